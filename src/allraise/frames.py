@@ -1,0 +1,157 @@
+"""Stacks as plain frames, and back; the only user of tblib.
+
+Owns the way from a live traceback, or a summary of one, to a flat tuple of
+`Frame` and back. Knows nothing of exceptions.
+
+Flat, because tblib's own form nests one frame in the other and dies on the
+1000 frames of a `RecursionError` ("RecursionError: ... while pickling"); tblib
+rebuilds the live traceback from the flat form, iteratively.
+"""
+
+from __future__ import annotations
+
+import sys
+from traceback import FrameSummary, StackSummary, extract_tb
+from types import SimpleNamespace, TracebackType
+from typing import Final
+
+from tblib import Traceback
+
+from allraise.record import Frame
+
+# A stack at Python's own recursion limit (1000) is kept whole; of a deeper one
+# the two ends tell where it came from and where it ended.
+MAX_FRAMES_EACH_END: Final = 1000
+
+# Of a source line, what a screen can show; minified code has lines of megabytes.
+MAX_SOURCE_CHARS: Final = 1000
+
+# Of a statement over many lines, what Python itself would print at most.
+MAX_SOURCE_LINES: Final = 30
+
+# From 3.13 on Python keeps and prints every line of a statement, before only
+# the first, and calls the attribute another name.
+_ALL_LINES: Final = sys.version_info >= (3, 13)
+
+
+def _source_of(summary: FrameSummary) -> str:
+    name = "_original_lines" if _ALL_LINES else "_original_line"
+    try:
+        source = getattr(summary, name)
+    except AttributeError:  # private names; `line` is public, without indent
+        source = summary.line
+    if not source:
+        return ""
+    lines = str(source).splitlines()[:MAX_SOURCE_LINES]
+    return "\n".join(line[:MAX_SOURCE_CHARS] for line in lines)
+
+
+def frame_from_summary(summary: FrameSummary) -> Frame:
+    """Copy one frame of a summary, its source text included."""
+    source = _source_of(summary)
+    clipped = any(len(line) >= MAX_SOURCE_CHARS for line in source.split("\n"))
+    return Frame(
+        summary.filename,
+        summary.lineno,
+        summary.end_lineno,
+        # Columns beyond a clipped line would draw carets under nothing.
+        None if clipped else summary.colno,
+        None if clipped else summary.end_colno,
+        summary.name,
+        source,
+    )
+
+
+def frames_from_summary(summary: StackSummary) -> tuple[Frame, ...]:
+    """Copy a stack summary, consecutive identical frames folded.
+
+    Not collective.
+
+    Args:
+        summary: As `traceback.extract_tb` makes it, outermost frame first.
+
+    Returns:
+        The frames, outermost first. Of a stack beyond the cap the middle is
+        replaced by one frame that says how many were left out.
+    """
+    kept = list(summary)
+    left_out = len(kept) - 2 * MAX_FRAMES_EACH_END
+    if left_out > 0:
+        gap = FrameSummary(
+            f"<{left_out} frames left out>", 0, "...", lookup_line=False, line=""
+        )
+        kept[MAX_FRAMES_EACH_END:-MAX_FRAMES_EACH_END] = [gap]
+    frames: list[Frame] = []
+    for item in kept:
+        frame = frame_from_summary(item)
+        if frames and frames[-1]._replace(repeat=1) == frame:
+            frames[-1] = frame._replace(repeat=frames[-1].repeat + 1)
+        else:
+            frames.append(frame)
+    return tuple(frames)
+
+
+def frames_from_traceback(traceback: TracebackType | None) -> tuple[Frame, ...]:
+    """Copy a live traceback; no frame object is kept."""
+    return frames_from_summary(extract_tb(traceback))
+
+
+def summary_from_frames(frames: tuple[Frame, ...]) -> StackSummary:
+    """Make the summary that Python formats.
+
+    Not collective. Consults no source file: what the failing rank did not know
+    stays unknown.
+    """
+    summary = StackSummary()
+    for frame in frames:
+        # An empty text, not None: None makes Python look the line up here. The
+        # line feed is there because Python counts it when it places carets.
+        source = frame.source if _ALL_LINES else frame.source.partition("\n")[0]
+        if source:
+            source += "\n"
+        item = FrameSummary(
+            frame.filename,
+            frame.lineno,
+            frame.name,
+            lookup_line=False,
+            line=source,
+            end_lineno=frame.end_lineno,
+            colno=frame.colno,
+            end_colno=frame.end_colno,
+        )
+        summary.extend([item] * frame.repeat)
+    return summary
+
+
+def traceback_from_frames(frames: tuple[Frame, ...]) -> TracebackType | None:
+    """Rebuild a traceback object, for tools that want one.
+
+    Not collective.
+
+    Each frame is a stub that tblib compiles: file, line and function are right,
+    there are no locals and no columns.
+    """
+    chain = None
+    for frame in reversed(frames):
+        code = SimpleNamespace(co_filename=frame.filename, co_name=frame.name)
+        lineno = frame.lineno or 1
+        stub = SimpleNamespace(
+            f_locals={},
+            f_globals={"__name__": "?", "__file__": frame.filename},
+            f_code=code,
+            f_lineno=lineno,
+        )
+        for _ in range(frame.repeat):
+            chain = SimpleNamespace(tb_frame=stub, tb_lineno=lineno, tb_next=chain)
+    if chain is None:
+        return None
+    made = []
+    traceback: TracebackType | None = Traceback(chain).as_traceback()
+    while traceback is not None:
+        made.append(traceback)
+        traceback = traceback.tb_next
+    # tblib's stub holds the columns of its own `raise`, and Python >= 3.11
+    # would draw carets there. An instruction index of -1 means "no columns".
+    for item in reversed(made):
+        traceback = TracebackType(traceback, item.tb_frame, -1, item.tb_lineno)
+    return traceback

