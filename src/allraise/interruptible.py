@@ -1,0 +1,317 @@
+"""The communicator ``g.comm``: mpi4py's, but a peer's failure interrupts it.
+
+Owns the classes of interruptible communicators and what is particular to each
+method; which method is of which kind is told by the table in `operations`, how to
+wait by `channel`, how objects travel by `objects`.
+::
+
+    Allreduce(buffers)   check the buffers -> numbered gate -> mpi4py's Allreduce
+    Recv(buffer)         Irecv -> wait for it or for a failure
+    recv()               look for a message or for a failure -> receive it
+    allgather(object)    pickle -> gate -> bytes -> unpickle
+    Irecv(buffer)        mpi4py's request, as one that can be interrupted
+    Split(), Dup(), ...  gate -> mpi4py's, as one that can be interrupted
+
+Only the gate of a collective can be given up; past it all ranks are inside and
+it ends. So what one rank alone may get wrong is looked for before the gate. Where
+ULFM is active (`ulfm`), all methods are mpi4py's own with their error translated.
+
+Not interrupted: what other code does with the communicator's handle (C code,
+``MPI.Win``, ``MPI.File``), ``MPI.Request.Waitall`` and its like (see `pending`),
+and what waits inside a real collective because the ranks' arguments do not match.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from allraise import objects, operations, pending
+from allraise.gates import Gates
+from allraise.lane import agreed_ident
+from allraise.messaging import Messaging, check_buffers
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from allraise.channel import Channel
+    from allraise.ulfm import RevokeChannel
+
+
+def communicator(channel: Channel | RevokeChannel) -> MPI.Intracomm:
+    """Return ``g.comm``: the channel's lane, interruptible. Not collective.
+
+    The same object until the channel is drained; then the old one raises at once,
+    whatever is called, and a new one is to be asked for.
+    """
+    from mpi4py import MPI
+
+    if channel.cached is None:
+        channel.cached = _wrap(channel.lane, channel, channel.gates[0])
+    if not isinstance(channel.cached, MPI.Intracomm):
+        raise TypeError
+    return channel.cached
+
+
+def _wrap(comm: Any, channel: Any, gates: Gates) -> Any:
+    from mpi4py import MPI
+
+    for base in (MPI.Cartcomm, MPI.Graphcomm, MPI.Distgraphcomm):
+        if isinstance(comm, base):
+            break
+    else:
+        base = MPI.Intracomm
+    mine = _class(base, revokes=channel.revokes)(comm)
+    mine._channel = channel  # noqa: SLF001
+    mine._gates = gates  # noqa: SLF001
+    mine._generation = channel.generation  # noqa: SLF001
+    mine._plain = comm  # noqa: SLF001
+    return mine
+
+
+@functools.cache
+def _class(base: type, *, revokes: bool) -> type:
+    """Make the interruptible class of one of mpi4py's."""
+    from mpi4py import MPI
+
+    # mpi4py's class must come first among the bases, and its methods would win: so
+    # all that is ours is put into the class itself.
+    written = dict(vars(Interruptible))
+    if not revokes:
+        written.update(vars(Messaging))
+    namespace = {k: v for k, v in written.items() if not k.startswith("__")}
+    for name in dir(base):
+        if not (name.startswith("_") or name in operations.LOCAL or name in written):
+            namespace[name] = _method(base, name, revokes=revokes)
+    namespace["_mpi"] = MPI
+    namespace["__doc__"] = f"An interruptible {base.__name__}."
+    return type("Interruptible" + base.__name__, (base,), namespace)
+
+
+def _method(base: type, name: str, *, revokes: bool) -> Any:
+    """Make one method, after the table."""
+    if name in operations.OWN | operations.NEIGHBOR_OBJECTS:
+        return _translated(base, name) if revokes else _of_objects(name)
+    if name in operations.REFUSED:
+        return _refused(name, operations.REFUSED[name])
+    if name in operations.DERIVED:
+        return _deriving(name)
+    if name in operations.STARTED:
+        return _starting(base, name)
+    if name in operations.GATED_INIT:
+        return _gated_init(name)
+    if name in operations.GATED:
+        return _translated(base, name) if revokes else _gated(base, name)
+    return _refused(name, "it is newer than this version of allraise")
+
+
+def _named(name: str, method: Any, doc: str) -> Any:
+    method.__name__ = name
+    method.__qualname__ = f"Interruptible.{name}"
+    method.__doc__ = doc
+    return method
+
+
+def _refused(name: str, reason: str) -> Any:
+    def method(self: Any, *_args: Any, **_kwargs: Any) -> None:
+        message = f"g.comm.{name}() could not be interrupted: {reason}"
+        raise NotImplementedError(message)
+
+    return _named(name, method, f"Not available: {reason}.")
+
+
+def _gated(base: type, name: str) -> Any:
+    plain = getattr(base, name)
+    n_buffers = operations.GATED[name]
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        check_buffers(args[:n_buffers])
+        late = self._pass_gate(name)
+        if late is None:
+            return plain(self, *args, **kwargs)
+        try:
+            return plain(self, *args, **kwargs)
+        finally:
+            raise late
+
+    return _named(name, method, f"{name} behind a gate. Collective.")
+
+
+def _gated_init(name: str) -> Any:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self.behind_gate(name) as plain:
+            request = getattr(plain, name)(*args, **kwargs)
+        return pending.adopt(request, self._channel)
+
+    return _named(name, method, f"{name} behind a gate. Collective.")
+
+
+def _starting(base: type, name: str) -> Any:
+    plain = getattr(base, name)
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        channel = self._begin(name)
+        try:
+            request = plain(self, *args, **kwargs)
+        except Exception:
+            channel.raise_if_failed(name)  # revoked meanwhile
+            raise
+        return pending.adopt(request, channel)
+
+    return _named(name, method, f"{name}, returns an interruptible request.")
+
+
+def _deriving(name: str) -> Any:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with self.behind_gate(name) as plain:
+            new = getattr(plain, name)(*args, **kwargs)
+            return self._adopt(new)
+
+    return _named(name, method, f"{name} behind a gate; interruptible. Collective.")
+
+
+def _of_objects(name: str) -> Any:
+    function = getattr(objects, name)
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if "sendobj" in kwargs:  # mpi4py's name, besides bcast's `obj`
+            args = (kwargs.pop("sendobj"), *args)
+        return function(self, *args, **kwargs)
+
+    return _named(name, method, f"{name}, see allraise.objects. Collective.")
+
+
+def _translated(base: type, name: str) -> Any:
+    """Make a method that is mpi4py's, and tells a revoke from other errors."""
+    plain = getattr(base, name)
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        from mpi4py import MPI
+
+        if self._generation != self._channel.generation:
+            raise self._channel.stale(name)
+        try:
+            result = plain(self, *args, **kwargs)
+        except MPI.Exception:
+            self._channel.raise_if_failed(name)
+            raise
+        if isinstance(result, MPI.Message):
+            return pending.adopt_message(result, self._channel)
+        return result
+
+    return _named(name, method, f"{name}, interrupted by a revoke.")
+
+
+class BehindGate:
+    """Runs a block on the plain communicator once all ranks are there.
+
+    Collective over the communicator. The block must not raise before it has made
+    its MPI calls.
+    """
+
+    __slots__ = ("_comm", "_late", "_operation")
+
+    def __init__(self, comm: Any, operation: str) -> None:
+        self._comm = comm
+        self._operation = operation
+        self._late: BaseException | None = None
+
+    def __enter__(self) -> Any:
+        self._late = self._comm._pass_gate(self._operation)  # noqa: SLF001
+        return self._comm._plain  # noqa: SLF001
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._late is not None:
+            raise self._late
+
+
+class Interruptible:
+    """What all interruptible communicators have; copied into each class."""
+
+    _channel: Any
+    _gates: Gates
+    _generation: int
+    _plain: Any
+    _hidden: Any = None
+
+    def _begin(self, operation: str) -> Any:
+        """Raise where the region has failed; else the channel is in use."""
+        channel = self._channel
+        if self._generation != channel.generation:
+            raise channel.stale(operation)
+        if channel.failed or channel.enclosing:
+            channel.raise_if_failed(operation)
+        channel.used = True
+        return channel
+
+    def _pass_gate(self, operation: str) -> BaseException | None:
+        channel = self._channel
+        if self._generation != channel.generation:
+            raise channel.stale(operation)
+        return channel.pass_gate(self._plain, self._gates, operation)  # type: ignore[no-any-return]
+
+    def behind_gate(self, operation: str) -> BehindGate:
+        """Return a context to run a block in once all ranks are there."""
+        return BehindGate(self, operation)
+
+    def hidden(self, operation: str) -> tuple[Any, Any]:
+        """Return the channel, and the duplicate for trees of objects.
+
+        Collective over the communicator.
+        """
+        if self._hidden is None:
+            with self.behind_gate(operation) as plain:
+                self._hidden = plain.Dup()
+            self._channel.derived.append(self._hidden)
+        return self._begin(operation), self._hidden
+
+    def _adopt(self, new: Any) -> Any:
+        """Return a derived communicator as an interruptible one. Collective."""
+        channel = self._channel
+        channel.used = True
+        mine = new
+        if new:
+            gates = Gates(agreed_ident(new))
+            channel.gates.append(gates)
+            channel.derived.append(new)
+            if channel.revokes:
+                channel.adopt(new)
+            mine = _wrap(new, channel, gates)
+        if channel.revokes:
+            self._plain.Barrier()  # nobody revokes it while it is being made
+        return mine
+
+    def Free(self) -> None:
+        """Free a communicator derived from g.comm. Collective."""
+        channel = self._channel
+        if self._gates is channel.gates[0] or self._generation != channel.generation:
+            message = "g.comm is not the caller's to free"
+            raise ValueError(message)
+        with self.behind_gate("Free") as plain:
+            channel.gates = [g for g in channel.gates if g is not self._gates]
+            for comm in (plain, self._hidden):
+                if comm is not None:
+                    channel.derived = [c for c in channel.derived if c != comm]
+                    comm.Free()
+
+    Disconnect = free = Free
+
+    # Of several requests; see `pending` why not MPI.Request's.
+
+    def Waitall(self, requests: Any, statuses: Any = None) -> Any:
+        return pending.classes().Request.Waitall(requests, statuses)
+
+    def waitall(self, requests: Any, statuses: Any = None) -> Any:
+        return pending.classes().Request.waitall(requests, statuses)
+
+    def Waitany(self, requests: Any, status: Any = None) -> Any:
+        return pending.classes().Request.Waitany(requests, status)
+
+    def waitany(self, requests: Any, status: Any = None) -> Any:
+        return pending.classes().Request.waitany(requests, status)
+
+    def Waitsome(self, requests: Any, statuses: Any = None) -> Any:
+        return pending.classes().Request.Waitsome(requests, statuses)
+
+    def waitsome(self, requests: Any, statuses: Any = None) -> Any:
+        return pending.classes().Request.waitsome(requests, statuses)

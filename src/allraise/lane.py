@@ -1,0 +1,124 @@
+"""The lane: the duplicate on which the users of ``g.comm`` communicate.
+
+Owns the lane, what is derived from it, and what has to be kept alive when it is
+given up. How peers are woken is the business of `channel` and `ulfm`, its two
+subclasses.
+
+The lane is made together with its owner, at a guard's first entry on the user's
+communicator, where all ranks are, not at the first use of ``g.comm``: a rank may
+fail before it gets there, and ``Dup`` cannot be interrupted. The price is one
+``Dup`` per user's communicator, once. A lane that a failed region left dirty is
+replaced in ``drain()``, which all ranks call together. The dirty one is leaked,
+never freed: MPICH delivers stale messages of a freed communicator on the next one
+that gets its context id.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from allraise.gates import Gates, new_ident
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+#: interruption(rank that failed first or UNKNOWN, what was given up)
+Interruption = Callable[[int, str], BaseException]
+
+UNKNOWN = -1  # in place of a rank
+
+# What an abandoned operation may still write to or send from: requests, which
+# hold their buffers. Kept for the life of the process.
+LEAKED: list[object] = []
+
+SWEEP_AT = 256  # started requests: so many are kept before a look for done ones
+
+
+class Lane:
+    """A private communicator's lane; see the module. Collective over `private`.
+
+    Args:
+        private: this library's own communicator.
+        interruption: makes the exception that a woken rank raises.
+    """
+
+    revokes = False  # peers are woken by a revoke, not by messages
+
+    def __init__(self, private: MPI.Intracomm, interruption: Interruption) -> None:
+        self.private = private
+        self.rank = private.Get_rank()
+        self.size = private.Get_size()
+        self.interruption = interruption
+        self.failed = False  # this rank has failed, or knows of one that has
+        self.failed_rank = UNKNOWN
+        self.last_failed_rank = UNKNOWN  # of the region before
+        self.generation = 0  # communicators and requests of an older one raise
+        self.used = False  # something else than gates took place on the lane
+        self.cached: MPI.Intracomm | None = None  # g.comm, made at its first use
+        self.started: dict[int, MPI.Request] = {}
+        self._sweep_at = SWEEP_AT
+        self.make_lane(agreed_ident(private))
+
+    def make_lane(self, ident: int) -> None:
+        """Make a lane. Collective over `private`."""
+        self.lane = self.private.Dup()
+        self.renew(ident)
+
+    def renew(self, ident: int) -> None:
+        """Begin a new generation. Not collective."""
+        self.generation += 1
+        self.last_failed_rank, self.failed_rank = self.failed_rank, UNKNOWN
+        self.failed = False
+        self.gates = [Gates(ident)]  # the lane's, then those of what is derived
+        self.derived: list[MPI.Intracomm] = []
+        self.cached = None
+        self.used = False
+
+    def keep(self, request: MPI.Request) -> None:
+        """Keep a started request, and so its buffers, until it is done.
+
+        Not collective. The user's frame that holds it may be unwound, and a
+        receive under way would write into freed memory.
+        """
+        self.used = True
+        self.started[id(request)] = request
+        if len(self.started) > self._sweep_at:
+            self.started = {i: r for i, r in self.started.items() if r}
+            self._sweep_at = SWEEP_AT + 2 * len(self.started)
+
+    def stale(self, operation: str) -> BaseException:
+        """Return what a communicator of an older generation raises."""
+        return self.interruption(self.last_failed_rank, operation)
+
+    def leak(self) -> None:
+        """Keep what abandoned operations may still touch. Not collective."""
+        LEAKED.extend(request for request in self.started.values() if request)
+        self.started.clear()
+
+    def abandon(self) -> None:
+        """Give this up together with its private communicator. Not collective.
+
+        For what is nested in a guard on another communicator that has failed.
+        """
+        self.leak()
+        LEAKED.append(self)
+        self.last_failed_rank = self.failed_rank
+        self.generation += 1
+
+    def close(self) -> None:
+        """Free the lane and what is derived from it. Collective over `private`."""
+        self.generation += 1
+        for comm in (*self.derived, self.lane):
+            if comm:
+                comm.Free()
+
+
+def agreed_ident(comm: MPI.Intracomm) -> int:
+    """Return a new number, the same on all ranks. Collective over `comm`."""
+    from mpi4py import MPI
+
+    agreed = array("q", [0])
+    comm.Allreduce(array("q", [new_ident()]), agreed, MPI.MAX)
+    return agreed[0]

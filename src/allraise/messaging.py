@@ -1,0 +1,298 @@
+"""Point-to-point operations of an interruptible communicator.
+
+Owns what `interruptible` puts into its classes where messages, not a revoke, wake:
+a blocking operation is the nonblocking one, and a wait for it or for a failure.
+Also the look at a collective's buffers before its gate.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from allraise import pending
+from allraise.lane import LEAKED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A probe cannot be waited for together with the channel, so it is repeated: with
+# yields at first (loops without are 40-200 times slower under MPICH, where ranks
+# share cores), then with sleeps.
+SPIN_S = 0.005
+NAP_S = 0.0002
+
+
+def check_buffers(buffers: tuple[Any, ...]) -> None:
+    """Raise for a buffer that mpi4py would refuse. Not collective.
+
+    Called before a gate: behind it the other ranks are in the collective, where
+    nothing wakes them. Looks at what a rank may get wrong alone: no buffer at all,
+    or one that is not contiguous. Sizes that do not match are not seen here.
+    """
+    for spec in buffers:
+        buffer = spec[0] if isinstance(spec, (list, tuple)) and spec else spec
+        if buffer is None:
+            continue
+        try:
+            contiguous = memoryview(buffer).contiguous
+        except TypeError:
+            # MPI.IN_PLACE, MPI.BOTTOM, a GPU's array: mpi4py's to judge
+            if type(buffer).__module__ != "mpi4py.MPI" and not any(
+                hasattr(buffer, name)
+                for name in ("__dlpack__", "__cuda_array_interface__")
+            ):
+                raise
+        except ValueError:  # a dtype without a buffer format, such as datetime64
+            continue
+        else:
+            if not contiguous:
+                message = "the buffer is not contiguous"
+                raise ValueError(message)
+
+
+class Messaging:
+    """Written out methods, copied into the classes of `interruptible`."""
+
+    _begin: Callable[[str], Any]
+    _pass_gate: Callable[[str], BaseException | None]
+    _plain: Any
+    _mpi: Any
+
+    def Barrier(self) -> None:
+        """Wait for all ranks. Collective: a gate, nothing behind it."""
+        late = self._pass_gate("Barrier")
+        if late is not None:
+            raise late
+
+    barrier = Barrier
+
+    # -- sending ---------------------------------------------------------------------
+
+    def Send(self, buf: Any, dest: int, tag: int = 0) -> None:
+        channel = self._begin("Send")
+        channel.wait(self._plain.Isend(buf, dest, tag), "Send")
+
+    def Ssend(self, buf: Any, dest: int, tag: int = 0) -> None:
+        channel = self._begin("Ssend")
+        channel.wait(self._plain.Issend(buf, dest, tag), "Ssend")
+
+    def Rsend(self, buf: Any, dest: int, tag: int = 0) -> None:
+        channel = self._begin("Rsend")
+        channel.wait(self._plain.Irsend(buf, dest, tag), "Rsend")
+
+    def send(self, obj: Any, dest: int, tag: int = 0) -> None:
+        channel = self._begin("send")
+        channel.wait(self._plain.isend(obj, dest, tag), "send")
+
+    def ssend(self, obj: Any, dest: int, tag: int = 0) -> None:
+        channel = self._begin("ssend")
+        channel.wait(self._plain.issend(obj, dest, tag), "ssend")
+
+    # -- receiving -------------------------------------------------------------------
+
+    def Recv(
+        self,
+        buf: Any,
+        source: int | None = None,
+        tag: int | None = None,
+        status: Any = None,
+    ) -> None:
+        channel = self._begin("Recv")
+        source, tag = self._any(source, tag)
+        channel.wait(self._plain.Irecv(buf, source, tag), "Recv", status)
+
+    def recv(
+        self,
+        buf: Any = None,  # noqa: ARG002 - as large as the message, whatever is given
+        source: int | None = None,
+        tag: int | None = None,
+        status: Any = None,
+    ) -> Any:
+        return self._receive_object("recv", source, tag, status)
+
+    def Sendrecv(
+        self,
+        sendbuf: Any,
+        dest: int,
+        sendtag: int = 0,
+        recvbuf: Any = None,
+        source: int | None = None,
+        recvtag: int | None = None,
+        status: Any = None,
+    ) -> None:
+        channel = self._begin("Sendrecv")
+        source, recvtag = self._any(source, recvtag)
+        # Not Isendrecv: it came with MPI 4, which Open MPI 4 is not.
+        receive = self._plain.Irecv(recvbuf, source, recvtag)
+        self._send_and(channel, receive, (sendbuf, dest, sendtag), "Sendrecv", status)
+
+    def Sendrecv_replace(
+        self,
+        buf: Any,
+        dest: int,
+        sendtag: int = 0,
+        source: int | None = None,
+        recvtag: int | None = None,
+        status: Any = None,
+    ) -> None:
+        channel = self._begin("Sendrecv_replace")
+        source, recvtag = self._any(source, recvtag)
+        out = _copied(buf)
+        receive = self._plain.Irecv(buf, source, recvtag)
+        send = (out, dest, sendtag)
+        self._send_and(channel, receive, send, "Sendrecv_replace", status)
+
+    def _send_and(
+        self, channel: Any, receive: Any, send: Any, operation: str, status: Any
+    ) -> None:
+        requests = [receive]
+        try:
+            requests.append(self._plain.Isend(*send))
+            channel.wait(receive, operation, status)
+            channel.wait(requests[1], operation)
+        except BaseException:
+            LEAKED.extend(requests)
+            raise
+
+    def sendrecv(
+        self,
+        sendobj: Any,
+        dest: int,
+        sendtag: int = 0,
+        recvbuf: Any = None,  # noqa: ARG002 - as in recv
+        source: int | None = None,
+        recvtag: int | None = None,
+        status: Any = None,
+    ) -> Any:
+        channel = self._begin("sendrecv")
+        send = self._plain.isend(sendobj, dest, sendtag)
+        try:
+            received = self._receive_object("sendrecv", source, recvtag, status)
+            channel.wait(send, "sendrecv")
+        except BaseException:
+            LEAKED.append(send)
+            raise
+        return received
+
+    def _receive_object(
+        self, operation: str, source: int | None, tag: int | None, status: Any
+    ) -> Any:
+        channel = self._begin(operation)
+        mpi = self._mpi
+        source, tag = self._any(source, tag)
+        if source == mpi.PROC_NULL:
+            return self._plain.recv(None, source, tag, status)
+        status = mpi.Status() if status is None else status
+        probe = self._plain.Improbe
+        message = self._until(probe, channel, operation, source, tag, status)
+        into = bytearray(status.Get_count(mpi.BYTE))
+        channel.wait(message.Irecv([into, mpi.BYTE]), operation)
+        return mpi.pickle.loads(into)
+
+    # -- probing ---------------------------------------------------------------------
+
+    def Probe(
+        self, source: int | None = None, tag: int | None = None, status: Any = None
+    ) -> bool:
+        channel = self._begin("Probe")
+        source, tag = self._any(source, tag)
+        probe = self._plain.Iprobe
+        return self._until(probe, channel, "Probe", source, tag, status)  # type: ignore[no-any-return]
+
+    probe = Probe
+
+    def Mprobe(
+        self, source: int | None = None, tag: int | None = None, status: Any = None
+    ) -> Any:
+        channel = self._begin("Mprobe")
+        source, tag = self._any(source, tag)
+        probe = self._plain.Improbe
+        message = self._until(probe, channel, "Mprobe", source, tag, status)
+        return pending.adopt_message(message, channel)
+
+    def mprobe(
+        self, source: int | None = None, tag: int | None = None, status: Any = None
+    ) -> Any:
+        channel = self._begin("mprobe")
+        source, tag = self._any(source, tag)
+        probe = self._plain.improbe  # keeps the buffer for recv()
+        message = self._until(probe, channel, "mprobe", source, tag, status)
+        return pending.adopt_message(message, channel)
+
+    # A loop of these is a wait too: they look at the channel where they find nothing.
+
+    def Iprobe(
+        self, source: int | None = None, tag: int | None = None, status: Any = None
+    ) -> bool:
+        channel = self._begin("Iprobe")
+        found = self._plain.Iprobe(*self._any(source, tag), status)
+        if not found:
+            channel.poll("Iprobe")
+        return found  # type: ignore[no-any-return]
+
+    iprobe = Iprobe
+
+    def Improbe(
+        self, source: int | None = None, tag: int | None = None, status: Any = None
+    ) -> Any:
+        return self._match(self._plain.Improbe, "Improbe", source, tag, status)
+
+    def improbe(
+        self, source: int | None = None, tag: int | None = None, status: Any = None
+    ) -> Any:
+        return self._match(self._plain.improbe, "improbe", source, tag, status)
+
+    def _match(
+        self,
+        probe: Callable[..., Any],
+        operation: str,
+        source: int | None,
+        tag: int | None,
+        status: Any,
+    ) -> Any:
+        channel = self._begin(operation)
+        message = probe(*self._any(source, tag), status)
+        if message is None:
+            channel.poll(operation)
+            return None
+        return pending.adopt_message(message, channel)
+
+    def _any(self, source: int | None, tag: int | None) -> tuple[int, int]:
+        # The constants differ from one MPI to the next, so they are no defaults.
+        mpi = self._mpi
+        return (
+            mpi.ANY_SOURCE if source is None else source,
+            mpi.ANY_TAG if tag is None else tag,
+        )
+
+    @staticmethod
+    def _until(
+        probe: Callable[..., Any], channel: Any, operation: str, *args: Any
+    ) -> Any:
+        """Repeat a probe until it finds a message, or raise the interruption."""
+        found = probe(*args)
+        if found:
+            return found
+        spun = time.perf_counter() + SPIN_S
+        while not found:
+            channel.poll(operation)
+            if time.perf_counter() < spun:
+                os.sched_yield()
+            else:
+                time.sleep(NAP_S)
+            found = probe(*args)
+        return found
+
+
+def _copied(buffer: Any) -> Any:
+    """Return a buffer, as mpi4py takes it, with its memory copied."""
+    from mpi4py import MPI
+
+    obj, *rest = buffer if isinstance(buffer, (list, tuple)) else (buffer,)
+    view = memoryview(obj)
+    copy = view.tobytes()
+    if not rest or not any(isinstance(x, (MPI.Datatype, str)) for x in rest):
+        rest.append(MPI.Datatype.fromcode(view.format))
+    return [copy, *rest]

@@ -1,0 +1,249 @@
+"""The channel where ULFM is really active: the failing rank revokes.
+
+Open MPI 5 wakes every rank that is blocked on a revoked communicator, at no
+price on the success path; no messages, no gates. It does so only where fault
+tolerance was switched on by whoever launched the job. Having the method means
+nothing: without fault tolerance ``Revoke`` returns success and wakes nobody,
+elsewhere it is not there, emulated or aborts the job. So `is_active` tries it.
+::
+
+    failing rank                   a rank blocked on the lane
+    ------------                   --------------------------
+    announce(): Revoke(lane) ----> MPI error; is the lane revoked?
+                                   announce(), raise interruption
+    agreement <==== Allreduce on private, by the caller ====> agreement
+    drain()   <====  a new lane, Barrier on private     ====> drain()
+
+Its traps, each met in stress runs on Open MPI 5.0.11:
+
+- a revoke while a peer is still inside the ``Dup`` that makes the communicator is
+  a segmentation fault: every creation is followed by a barrier on another one;
+- the lowercase reductions of mpi4py run on a duplicate it hides: that one is made
+  with the lane, and revoked with it;
+- error classes are unreliable (16, 18, 75, 77 for the same revoke): the
+  communicator is asked instead;
+- ``Waitall`` over a receive and a large send aborts the job when it is revoked:
+  the requests are waited for one by one.
+"""
+
+from __future__ import annotations
+
+import functools
+from array import array
+from typing import TYPE_CHECKING, Any
+
+from allraise.channel import Channel
+from allraise.lane import LEAKED, Lane, agreed_ident
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mpi4py import MPI
+
+    from allraise.gates import Gates
+    from allraise.lane import Interruption
+
+PROBE_TESTS = 1000  # a revoked receive raises at the second Test
+
+
+@functools.cache
+def is_active() -> bool:
+    """Whether a revoke wakes pending operations here. Not collective.
+
+    Some 200 microseconds, once per process, on a communicator of this rank alone.
+    """
+    from mpi4py import MPI
+
+    # Intel MPI returns success and crashes later; MPICH's is switched off.
+    if not MPI.Get_library_version().startswith("Open MPI"):
+        return False
+    comm = MPI.COMM_SELF.Dup()
+    pending = comm.Irecv(bytearray(1), source=0)
+    # Has a pending receive at the end, so it is never freed.
+    LEAKED.extend((comm, pending))
+    try:
+        comm.Revoke()
+    except NotImplementedError:  # Open MPI 4
+        pending.Cancel()
+        pending.Wait()
+        comm.Free()
+        return False
+    try:
+        for _ in range(PROBE_TESTS):
+            pending.Test()
+    except MPI.Exception:
+        return True
+    return False
+
+
+def make_channel(
+    private: MPI.Intracomm, interruption: Interruption
+) -> Channel | RevokeChannel:
+    """Make the channel that works here. Collective over `private`.
+
+    Two ``Allreduce`` and a ``Dup``. All ranks choose alike.
+    """
+    from mpi4py import MPI
+
+    # Ranks may have been launched unlike; messages work everywhere.
+    on_all = array("i", [0])
+    private.Allreduce(array("i", [is_active()]), on_all, MPI.MIN)
+    return (RevokeChannel if on_all[0] else Channel)(private, interruption)
+
+
+class RevokeChannel(Lane):
+    """Wakes and is woken by a revoke. Collective over `private`.
+
+    Takes the arguments of `Channel` and has its interface. The rank that failed
+    is not known to those it wakes: they are told `lane.UNKNOWN`.
+    """
+
+    revokes = True
+    needs_relay = False
+
+    def __init__(self, private: MPI.Intracomm, interruption: Interruption) -> None:
+        self.enclosing: tuple[RevokeChannel, ...] = ()
+        super().__init__(private, interruption)
+
+    def make_lane(self, ident: int) -> None:
+        """Make a lane. Collective over `private`."""
+        lane = self.private.Dup()
+        self.lane = lane
+        self.renew(ident)
+        self.adopt(lane)
+        # Nobody may revoke it before all have left the Dup that made it.
+        self.private.Barrier()
+
+    def adopt(self, comm: MPI.Intracomm) -> None:
+        """Revoke this communicator too, and mpi4py's below it.
+
+        Collective over `comm`. To be followed by a barrier on another one.
+        """
+        from mpi4py import MPI
+
+        self._revocable.append(comm)
+        hidden, _tag = MPI._commctx_intra(comm)  # type: ignore[attr-defined]  # noqa: SLF001
+        self._revocable.append(hidden)
+
+    def renew(self, ident: int) -> None:
+        """Begin a new generation. Not collective."""
+        super().renew(ident)
+        self._revocable: list[MPI.Intracomm] = []
+
+    # -- waiting: not collective, one rank's part of it --------------------------
+
+    def translated(self, operation: str, function: Callable[[], Any]) -> Any:
+        """Call a function, and raise the interruption where it was revoked."""
+        from mpi4py import MPI
+
+        try:
+            return function()
+        except MPI.Exception:
+            self.raise_if_failed(operation)
+            raise
+
+    def wait(
+        self, request: MPI.Request, operation: str, status: MPI.Status | None = None
+    ) -> None:
+        """Wait for an operation of this rank, or raise the interruption."""
+        from mpi4py import MPI
+
+        plain = MPI.Request.Wait  # the request may be of a class that calls this
+        self.translated(operation, lambda: plain(request, status))
+
+    def wait_first(
+        self,
+        waitany: Callable[..., Any],
+        requests: Sequence[MPI.Request],
+        operation: str,
+        status: MPI.Status | None,
+    ) -> Any:
+        """Do what `waitany` does (``Waitany`` or ``waitany``), or raise."""
+        return self.translated(operation, lambda: waitany(requests, status))
+
+    def wait_some(
+        self,
+        waitsome: Callable[..., Any],
+        requests: Sequence[MPI.Request],
+        operation: str,
+        statuses: list[MPI.Status],
+    ) -> list[tuple[int, MPI.Status, Any]]:
+        """Wait until some of the requests are done, or raise."""
+        result = self.translated(operation, lambda: waitsome(requests, statuses))
+        places, objects = result if isinstance(result, tuple) else (result, None)
+        return [
+            (i, statuses[k], objects and objects[k]) for k, i in enumerate(places or ())
+        ]
+
+    def wait_all(
+        self,
+        lowercase: bool,  # noqa: FBT001
+        requests: Sequence[MPI.Request],
+        operation: str,
+    ) -> list[tuple[MPI.Status, Any]]:
+        """Wait for all requests, or raise; returns statuses and objects."""
+        from mpi4py import MPI
+
+        wait = MPI.Request.wait if lowercase else MPI.Request.Wait
+        results = []
+        for request in requests:
+            status = MPI.Status()
+            obj = self.translated(operation, functools.partial(wait, request, status))
+            results.append((status, obj))
+        return results
+
+    def pass_gate(
+        self,
+        comm: MPI.Intracomm,  # noqa: ARG002
+        gates: Gates,  # noqa: ARG002
+        operation: str,
+    ) -> None:
+        """Do nothing but look: the collective itself can be woken."""
+        self.raise_if_failed(operation)
+
+    def poll(self, operation: str) -> None:
+        """Look once whether a peer has failed, and raise if so."""
+        self.raise_if_failed(operation)
+
+    def relay_until(self, request: MPI.Request) -> None:
+        """Wait for a request; there is nothing to pass on."""
+        request.Wait()
+
+    def raise_if_failed(self, operation: str) -> None:
+        """Raise the interruption where a communicator was revoked."""
+        channels = (self, *self.enclosing)
+        for k in reversed(range(len(channels))):
+            channel = channels[k]
+            if channel.failed or any(c.Is_revoked() for c in channel._revocable):  # noqa: SLF001
+                if not channel.failed:
+                    channel.failed = True
+                # A communicator derived from the lane was perhaps not revoked by
+                # the failing rank, if that one is not in it.
+                channel.announce(channels[:k])
+                raise self.interruption(channel.failed_rank, operation)
+
+    # -- announcing and after ----------------------------------------------------
+
+    def announce(self, inner: Sequence[RevokeChannel] = ()) -> None:
+        """Revoke what this rank communicates on. Not collective, never waits.
+
+        Args:
+            inner: channels whose group lies within this one's, given up with it.
+        """
+        if not self.failed:
+            self.failed, self.failed_rank = True, self.rank
+        for channel in (self, *inner):
+            for comm in channel._revocable:
+                if not comm.Is_revoked():
+                    comm.Revoke()
+
+    def drain(self) -> None:
+        """Make a new lane, and be as new.
+
+        Collective over `private`, to be called by every rank right after an
+        agreement that says that a rank has failed.
+        """
+        ident = agreed_ident(self.private)
+        self.leak()
+        LEAKED.extend(self._revocable)
+        self.make_lane(ident)
