@@ -1,3 +1,39 @@
-"""One rank raises, every rank raises, and rank 0 shows every traceback."""
+"""One rank raises, every rank raises, and rank 0 shows every traceback.
+
+Importing this starts no MPI and changes nothing in the process.
+"""
+
+from __future__ import annotations
+
+from allraise.bodies import RemoteError
+from allraise.exceptions import (
+    CheckpointError,
+    CheckpointException,
+    HangError,
+    PeerFailure,
+    StepMismatchError,
+)
+from allraise.guard import agree, collect, guard
+from allraise.report import Report, load_report
+from allraise.steps import CollectiveSteps
+from allraise.wrapped import WrappedException, is_wrapped_exception, wrap_exception
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointException",
+    "CollectiveSteps",
+    "HangError",
+    "PeerFailure",
+    "RemoteError",
+    "Report",
+    "StepMismatchError",
+    "WrappedException",
+    "agree",
+    "collect",
+    "guard",
+    "is_wrapped_exception",
+    "load_report",
+    "wrap_exception",
+]

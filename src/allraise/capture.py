@@ -42,6 +42,11 @@ MAX_BODIES: Final = 8
 _PACKAGE: Final = str(Path(__file__).parent) + os.sep
 
 
+def is_own_file(filename: str) -> bool:
+    """Tell whether a source file is one of allraise's."""
+    return filename.startswith(_PACKAGE)
+
+
 def clip(text: str, limit: int | None = MAX_MESSAGE_CHARS) -> str:
     """Cut a text that is too long, and say how much there was."""
     if limit is None or len(text) <= limit:
@@ -57,7 +62,7 @@ def _builtin(name: str, exc: BaseException) -> Any:
 def _own_frames_dropped(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
     """Leave out where allraise called the user's function: it is no news."""
     for position, frame in enumerate(frames):
-        if not frame.filename.startswith(_PACKAGE):
+        if not is_own_file(frame.filename):
             return frames[position:]
     return frames  # allraise's own error: then they are the news
 
@@ -68,8 +73,10 @@ def _brief_lines(exc: BaseException | None) -> tuple[str, ...]:
     A `CheckpointException` among the causes has been reported where it was
     raised: a report never nests.
     """
-    brief = getattr(type(exc), "_allraise_brief", None)
-    return () if exc is None or brief is None else (brief(exc),)
+    try:
+        return (type(exc)._allraise_brief(exc),)  # type: ignore[union-attr]  # noqa: SLF001
+    except BaseException:  # no such method, for one
+        return ()
 
 
 def _text_of(
@@ -179,6 +186,17 @@ def _origin() -> Origin:
         return Origin("", os.getpid(), time.time())
 
 
+def _with_objects(
+    links: list[Link], holders: list[BaseException | None], **rest: Any
+) -> Record:
+    bodies, reasons = [], []
+    for holder in holders[:MAX_BODIES]:
+        body, reason = (b"", "") if holder is None else dump_exception(holder)
+        bodies.append(body)
+        reasons.append(reason)
+    return Record(tuple(links), tuple(bodies), tuple(reasons), **rest)
+
+
 def capture(exc: BaseException, *, kind: str = "failure") -> Record:
     """Take down an exception for the wire.
 
@@ -194,18 +212,15 @@ def capture(exc: BaseException, *, kind: str = "failure") -> Record:
     try:
         links, holders = _capture_text(exc, None, MAX_MESSAGE_CHARS)
         links[0] = links[0]._replace(frames=_own_frames_dropped(links[0].frames))
-        bodies, reasons = [], []
-        for holder in holders[:MAX_BODIES]:
-            body, reason = (b"", "") if holder is None else dump_exception(holder)
-            bodies.append(body)
-            reasons.append(reason)
-        return Record(tuple(links), tuple(bodies), tuple(reasons), _origin(), kind)
+        return _with_objects(links, holders, origin=_origin(), kind=kind)
     except BaseException as error:
         reason = f"capturing it failed: {type_name_of(type(error))}"
         return minimal(type_name_of(type(exc)), kind=kind, reason=reason)
 
 
-def capture_pair(exc: BaseException, summary: StackSummary | None) -> Record:
+def capture_pair(
+    exc: BaseException, summary: StackSummary | None, *, objects: bool
+) -> Record:
     """Take down an exception that stays here, with the stack it was given.
 
     Not collective. Never raises. Nothing is cut: this is for printing, on this
@@ -215,9 +230,11 @@ def capture_pair(exc: BaseException, summary: StackSummary | None) -> Record:
         exc: The exception.
         summary: The stack to show instead of the exception's own; None for
             none at all.
+        objects: Whether the exception objects go along.
     """
     try:
         stack = StackSummary() if summary is None else summary
-        return Record(tuple(_capture_text(exc, stack, None)[0]))
+        links, holders = _capture_text(exc, stack, None)
+        return _with_objects(links, holders) if objects else Record(tuple(links))
     except BaseException:
         return minimal(type_name_of(type(exc)))

@@ -1,0 +1,272 @@
+"""The protocol: whether a region failed, where, and who raises what.
+
+Owns the agreement of the ranks of one communicator. Knows exceptions and
+records; knows nothing of with statements. One region, entry to exit::
+
+    enter    counts and depth; raises what is settled
+    (user)
+    leave    Allreduce(MAX) of seven int64                    every rank, always
+             | nobody failed, all at one step: return         the success path
+             | all carry one agreed failure: pass it on
+             | else capture -> gather to the root -> bcast a summary
+             outcome: one CheckpointException a rank
+
+**Nested regions cannot deadlock each other.** They share the private
+communicator, so a rank that fails in the outer region before it reaches the
+inner one meets the others' inner agreement in the same Allreduce. Let d be the
+outermost depth at which any rank stands. A rank that stands deeper keeps the
+outcome as *settled*: it leaves its inner regions without communicating, enters
+no new one, and at its region of depth d raises what is settled, even if code in
+between swallowed it. Without this rule one in four random programs deadlocks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from allraise.bundle import Bundle
+from allraise.capture import capture
+from allraise.exceptions import Agreed, CheckpointException
+from allraise.gathering import gather_bundle, spread_bytes
+from allraise.mismatch import explain_mismatch, position_of
+from allraise.record import dump_plain, load_plain, minimal
+from allraise.signals import signals_held_back
+from allraise.verdict import (
+    EVERYWHERE,
+    Terms,
+    Verdict,
+    reduce_verdict,
+    severity_of,
+    token_of,
+)
+
+if TYPE_CHECKING:
+    from allraise.private import Private
+
+
+def outcome_due(private: Private) -> BaseException | None:
+    """Return the exception that a rank must raise before it does anything else.
+
+    Not collective. There is one while a failure further out is settled and this
+    rank is on its way there.
+    """
+    if private.settled is not None and len(private.steps) >= private.settled[0]:
+        return private.settled[1]
+    return None
+
+
+def enter(private: Private, step: str) -> None:
+    """Open a region; `outcome_due` was asked before.
+
+    Not collective.
+    """
+    private.counts[-1] += 1
+    private.counts.append(0)
+    private.steps.append(step)
+
+
+def leave(
+    private: Private, exc: BaseException | None, terms: Terms, *, refused: bool = False
+) -> BaseException | None:
+    """Close the region that was opened last, and agree on how it ended.
+
+    Collective over comm, unless a failure further out is settled.
+
+    Args:
+        private: This rank's side.
+        exc: What ended the region on this rank, or None.
+        terms: What the region was opened with.
+        refused: Whether `exc` says that this rank's arguments were wrong.
+
+    Returns:
+        What this rank must raise: ``exc`` itself where that is the agreed
+        failure already, or where every rank's arguments were refused; None if
+        no rank failed.
+    """
+    if private.settled is None and private.comm is not None:
+        try:
+            exc, verdict, interruption = reduce_verdict(
+                private, exc, terms, refused=refused
+            )
+        except BaseException:  # MPI itself failed: there is no agreement to be had
+            _close(private, None)
+            raise
+        if verdict.success:
+            _close(private, None)
+            if interruption is not None:
+                raise interruption
+            return None
+        with signals_held_back():
+            outcome = _fail(private, exc, verdict, refused=refused)
+            private.settled = (verdict.depth, outcome)
+            _close(private, verdict.depth)
+        if interruption is not None:
+            raise interruption
+        return outcome
+    if private.settled is not None:
+        depth, outcome = private.settled
+        _close(private, depth)
+        return outcome
+    if exc is not None and not refused:
+        exc = _fail_alone(private, exc, terms)
+    _close(private, None)
+    return exc
+
+
+def _close(private: Private, failed_depth: int | None) -> None:
+    """Forget the innermost region; past the failed one all count anew, alike."""
+    if failed_depth == len(private.steps):
+        private.settled = None
+        private.counts[-2] = 0
+    private.steps.pop()
+    private.counts.pop()
+
+
+def _fail_alone(private: Private, exc: BaseException, terms: Terms) -> BaseException:
+    """Make the outcome on a communicator of one rank."""
+    if token_of(private, exc):
+        return exc
+    private.n_failed += 1
+    own, live = _contribution(private, exc, 0)
+    bundle = own if own.ranks else _brief(private, exc)
+    agreed = Agreed(private.n_failed, private, 0)
+    return _outcome(terms.step, bundle, severity_of(exc), live, agreed)
+
+
+def _fail(
+    private: Private, exc: BaseException | None, verdict: Verdict, *, refused: bool
+) -> BaseException:
+    """Find out what failed, and make what this rank raises.
+
+    Collective over comm.
+    """
+    if exc is not None and refused and verdict.minus_refused:
+        return exc  # every rank's arguments were refused: each says why
+    private.n_failed += 1
+    agreed = Agreed(private.n_failed, private, private.rank)
+    if not verdict.severity:
+        return _mismatch(private, verdict, agreed)
+    if exc is not None and 0 < verdict.token_high == -verdict.minus_token_low:
+        return exc  # every rank carries it: it is passed on, not wrapped again
+    own, live = _contribution(private, exc, verdict.token_high)
+    root = verdict.root
+    gathered = gather_bundle(private, own, root)
+    step, data = _spread(private, gathered, verdict)
+    if not data:
+        # Nobody who passed a failure on had failed: what they know is all.
+        if exc is not None:
+            own = _brief(private, exc)
+        gathered = gather_bundle(private, own, root)
+        step, data = _spread(private, gathered, verdict)
+    if private.rank == root:
+        bundle, where = gathered, ""
+    else:
+        bundle = Bundle.decode(data)
+        where = "" if verdict.everywhere else _where(private, root)
+        if private.rank in own.ranks and not verdict.everywhere:
+            bundle = Bundle.merge((own.only(private.rank), bundle))
+    private.last = (agreed.token, bundle)
+    made = _outcome(step, bundle, verdict.severity, live, agreed)
+    made.locate(private.size, where)
+    return made
+
+
+def _where(private: Private, root: int) -> str:
+    return f"rank {root} of {private.size} has the whole report"
+
+
+def _contribution(
+    private: Private, exc: BaseException | None, newest: int
+) -> tuple[Bundle, BaseException | None]:
+    """Return what this rank knows that others may not, and its own exception.
+
+    A failure agreed before is told again by those who failed then, also by one
+    that has swallowed it since, so that a merged report lacks nobody.
+    """
+    rank = private.rank
+    if exc is None:
+        if private.last is not None and private.last[0] == newest > 0:
+            return private.last[1].only(rank), None
+        return Bundle(), None
+    agreed = exc.agreed if isinstance(exc, CheckpointException) else None
+    if agreed is None or not isinstance(exc, CheckpointException):
+        return Bundle.of(rank, capture(exc)), exc
+    live = exc.own_exception()
+    if agreed.owner is not private:  # agreed on another communicator
+        return exc.bundle.only(agreed.rank, renamed=rank), live
+    known = exc.bundle
+    # Of the newest, each tells its own part and the root, where all is, tells
+    # the rest; an older one may be known to few.
+    if agreed.token == newest and exc.is_partial:
+        known = known.only(rank)
+    return known, live
+
+
+def _brief(private: Private, exc: BaseException) -> Bundle:
+    """Return one line for a failure that was agreed elsewhere."""
+    text = f"{exc}".partition("\n")[0]
+    if isinstance(exc, CheckpointException):
+        text = f"step {exc.step!r} failed on another communicator"
+    return Bundle.of(private.rank, minimal("allraise.CheckpointException", text))
+
+
+def _spread(private: Private, gathered: Bundle, verdict: Verdict) -> tuple[str, bytes]:
+    """Tell every rank the step that failed and what it may know.
+
+    Collective over comm.
+    """
+    data = b""
+    if private.rank == verdict.root:
+        step = private.steps[verdict.depth - 1]
+        try:
+            told = gathered
+            if not verdict.everywhere:
+                told = gathered.summarise(_where(private, verdict.root))
+            data = dump_plain((step, told.encode() if told.ranks else b""))
+        except BaseException as error:
+            # The others wait for this broadcast; the root has its report.
+            reason = f"the root could not tell: {error!r:.200}"
+            told = Bundle.of(verdict.root, minimal("<unknown>", reason))
+            data = dump_plain((step, told.encode()))
+    step, data = load_plain(spread_bytes(private, data, verdict.root))
+    return step, data
+
+
+def _mismatch(
+    private: Private, verdict: Verdict, agreed: Agreed
+) -> CheckpointException:
+    """Make the outcome where nobody failed but the ranks stand apart.
+
+    Collective over comm.
+    """
+    own = Bundle.of(
+        private.rank,
+        position_of(private.steps[-1], len(private.steps), private.counts[-2]),
+    )
+    gathered = gather_bundle(private, own, verdict.root)
+    if private.rank == verdict.root:
+        gathered = explain_mismatch(gathered)
+    # The table is for everybody, whatever the ranks asked for.
+    told_all = verdict._replace(place=verdict.place | EVERYWHERE)
+    step, data = _spread(private, gathered, told_all)
+    bundle = Bundle.decode(data)
+    private.last = (agreed.token, bundle)
+    made = _outcome(step, bundle, 1, None, agreed)
+    made.locate(private.size, "")
+    return made
+
+
+def _outcome(
+    step: str,
+    bundle: Bundle,
+    severity: int,
+    live: BaseException | None,
+    agreed: Agreed,
+) -> CheckpointException:
+    """Make the exception, caused by this rank's own."""
+    made = CheckpointException.from_bundle(
+        step, bundle, ordinary=severity <= 1, live=live, agreed=agreed
+    )
+    if live is not None:
+        made.__cause__ = live
+    return made

@@ -1,0 +1,142 @@
+"""The arguments that every entry point takes, checked in one way.
+
+Owns what is refused and how it is said. A wrong argument on one rank must not
+leave the others waiting: the rank that is refused takes part in the agreement
+as failed, and where every rank is refused, each raises its own plain error.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, NamedTuple
+
+from allraise.agreement import enter, leave, outcome_due
+from allraise.private import Private, private_of, resolve_comm
+from allraise.verdict import Terms
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class Arguments(NamedTuple):
+    """What an entry point was given, as far as it can be known at once.
+
+    ``comm`` stays None for ``COMM_WORLD``: to name it would start MPI.
+    """
+
+    comm: MPI.Intracomm | None
+    terms: Terms
+    timeout: float | None
+
+
+def _checked_root(root: object, size: int | None) -> int:
+    try:
+        number = operator.index(root)  # type: ignore[arg-type]
+    except TypeError:
+        msg = f"root must be a rank, a whole number, got {type(root).__name__}"
+        raise TypeError(msg) from None
+    if number < 0 or (size is not None and number >= size):
+        last = "the last rank" if size is None else str(size - 1)
+        msg = f"root={number} is out of range: pass a rank from 0 to {last}"
+        raise ValueError(msg)
+    return number
+
+
+def _checked_timeout(timeout: object) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        kind = type(timeout).__name__
+        msg = f"timeout must be a number of seconds or None, got {kind}"
+        raise TypeError(msg)
+    if not 0 < timeout < float("inf"):
+        msg = f"timeout must be a positive, finite number of seconds, got {timeout}"
+        raise ValueError(msg)
+    return float(timeout)
+
+
+def _checked_step(step: object) -> str:
+    if isinstance(step, str):
+        return step
+    hint = "; as a decorator it is written @guard()" if callable(step) else ""
+    msg = f"step must be a str, got {type(step).__name__}{hint}"
+    raise TypeError(msg)
+
+
+def check_arguments(
+    comm: object,
+    step: object,
+    *,
+    root: object = 0,
+    everywhere: object = False,
+    timeout: object = None,
+    exc: object = None,
+) -> Arguments:
+    """Check the arguments of an entry point.
+
+    Not collective where they are right.
+
+    Args:
+        comm: A communicator, or None for ``COMM_WORLD``.
+        step: The name of the step.
+        root: The rank that gets the whole report.
+        everywhere: Whether every rank gets it.
+        timeout: In seconds, or None.
+        exc: The exception that the caller has caught, or None.
+
+    Raises:
+        TypeError: An argument is of the wrong kind.
+        ValueError: An argument has a value that cannot be.
+        CheckpointException: On every rank, where some ranks were refused.
+    """
+    resolved = None
+    try:
+        if comm is not None:
+            resolved = resolve_comm(comm)
+        size = None if resolved is None else resolved.Get_size()
+        if exc is not None and not isinstance(exc, BaseException):
+            msg = f"exc must be an exception or None, got {type(exc).__name__}"
+            raise TypeError(msg)
+        terms = Terms(_checked_step(step), _checked_root(root, size), bool(everywhere))
+        return Arguments(resolved, terms, _checked_timeout(timeout))
+    except (TypeError, ValueError) as error:
+        # The caller's own exception is not lost to a wrong argument.
+        if isinstance(exc, BaseException):
+            error.__cause__ = exc
+        if resolved is None:
+            raise
+        raise refuse(private_of(resolved), error) from error.__cause__
+
+
+def refuse(private: Private, error: Exception) -> BaseException:
+    """Take part in the agreement as a rank whose arguments were refused.
+
+    Collective over comm.
+
+    Returns:
+        What this rank must raise.
+    """
+    due = outcome_due(private)
+    if due is not None:
+        return due
+    enter(private, "")
+    return leave(private, error, Terms(""), refused=True) or error
+
+
+def locate(arguments: Arguments) -> Private:
+    """Return this rank's side of the protocol.
+
+    Collective over comm at the first use on this communicator.
+
+    Raises:
+        ValueError: MPI is not running, or the root is not a rank of
+            ``COMM_WORLD``.
+        CheckpointException: On every rank, where some ranks were refused.
+    """
+    private = private_of(arguments.comm or resolve_comm(None))
+    if arguments.terms.root >= private.size:
+        try:
+            _checked_root(arguments.terms.root, private.size)
+        except ValueError as error:
+            raise refuse(private, error) from None
+    return private

@@ -1,0 +1,255 @@
+"""The failures of many ranks, each distinct thing held once.
+
+Owns how records merge and what a merged set costs on the wire. Knows nothing of
+MPI, nor of how a set is shown::
+
+    rank 0 ─ Bundle ┐
+                    ├ merge ─ Bundle ┐
+    rank 1 ─ Bundle ┘                ├ merge ─ ... ─ Bundle of all ranks
+    rank 2 ─ Bundle ──────────────── ┘
+
+A bundle maps *shape* (types and frames) to *variant* (messages, objects) to the
+ranks that have both. So its size grows with the number of distinct failures,
+not with the number of ranks, and the caps below bound the former.
+
+The key is the shape, with the message outside, because a message usually names
+the rank or a path: keyed on both, nothing would ever merge. The idea is LLNL
+STAT's: merge stacks in a tree, edges labelled with sets of ranks.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Final
+
+from allraise.ranks import RankSet
+from allraise.record import (
+    NOWHERE,
+    Origin,
+    Packed,
+    Record,
+    WireError,
+    dump_plain,
+    load_plain,
+    minimal,
+    pack,
+    unpack,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+# What one merged bundle holds at most. Beyond, a rank keeps its place and its
+# exception's type, and loses its own message and stack.
+MAX_SHAPES: Final = 64
+MAX_VARIANTS: Final = 1024
+MAX_BUNDLE_BYTES: Final = 1024 * 1024
+
+# Host, process and time are different on every rank, so they cannot merge.
+MAX_ORIGINS: Final = 1024
+
+# What the ranks other than the root are told of each other's failures.
+MAX_SUMMARY_VARIANTS: Final = 64
+MAX_SUMMARY_CHARS: Final = 200
+
+_PLAIN: Final = b"\0"
+_ZLIB: Final = b"\1"
+_WORTH_COMPRESSING_BYTES: Final = 1024
+
+_LEFT_OUT: Final = "[message and stack left out: too many different failures]"
+
+Variant = tuple[bytes, tuple[bytes, ...]]
+
+
+class Bundle:
+    """The failures of a set of ranks, each distinct thing held once.
+
+    Not collective. Immutable for all but this module.
+    """
+
+    def __init__(self) -> None:
+        # Ranges of ranks as they came; put in order when they are read.
+        self._shapes: dict[bytes, dict[Variant, list[tuple[int, int]]]] = {}
+        self._origins: dict[int, tuple[str, int, float]] = {}
+        self._n_variants = 0
+        self._n_bytes = 0
+
+    @classmethod
+    def of(cls, rank: int, record: Record) -> Bundle:
+        """Make the bundle of one rank's failure."""
+        bundle = cls()
+        bundle.add(RankSet((rank,)), record)
+        return bundle
+
+    def add(self, ranks: RankSet, record: Record) -> None:
+        """Take in a failure; its origin is that of the first of its ranks."""
+        packed = pack(record)
+        self._add(packed.shape, (packed.variant, packed.bodies), ranks.ranges)
+        if record.origin != NOWHERE:
+            self.set_origin(ranks.first, record.origin)
+
+    def set_origin(self, rank: int, origin: Origin) -> None:
+        """Take in where and when a rank failed."""
+        self._origins[rank] = (origin.host, origin.pid, origin.time)
+
+    @classmethod
+    def merge(cls, bundles: Iterable[Bundle], *, capped: bool = False) -> Bundle:
+        """Join bundles; where two know of one rank, the first is right.
+
+        Args:
+            bundles: In order of who is to be believed and to be kept.
+            capped: Whether to hold to the caps.
+        """
+        merged = cls()
+        taken: set[int] = set()
+        for bundle in bundles:
+            known = set(bundle.ranks)
+            overlap = taken & known
+            taken |= known
+            for shape, variant, ranks in bundle.entries():
+                left = ranks
+                if overlap:
+                    left = RankSet(rank for rank in ranks if rank not in overlap)
+                if left:
+                    merged._add_or_spill(shape, variant, left.ranges, capped=capped)
+            for rank, origin in bundle.origins.items():
+                if capped and len(merged._origins) >= MAX_ORIGINS:
+                    break
+                merged._origins.setdefault(rank, origin)
+        return merged
+
+    def _add(
+        self, shape: bytes, variant: Variant, ranges: Iterable[tuple[int, int]]
+    ) -> None:
+        variants = self._shapes.get(shape)
+        if variants is None:
+            variants = self._shapes[shape] = {}
+            self._n_bytes += len(shape)
+        if variant in variants:
+            variants[variant].extend(ranges)
+        else:
+            variants[variant] = list(ranges)
+            self._n_variants += 1
+            self._n_bytes += len(variant[0]) + sum(map(len, variant[1]))
+
+    def _add_or_spill(
+        self,
+        shape: bytes,
+        variant: Variant,
+        ranges: Iterable[tuple[int, int]],
+        *,
+        capped: bool,
+    ) -> None:
+        room = (
+            not capped
+            or (shape in self._shapes and variant in self._shapes[shape])
+            or (
+                self._n_variants < MAX_VARIANTS
+                and self._n_bytes < MAX_BUNDLE_BYTES
+                and (shape in self._shapes or len(self._shapes) < MAX_SHAPES)
+            )
+        )
+        if not room:
+            record = unpack(Packed(shape, variant[0]))
+            name = record.links[0].type_name
+            if len(self._shapes) >= 2 * MAX_SHAPES:  # even types are without end
+                name = "(other types)"
+            packed = pack(minimal(name, _LEFT_OUT, record.kind))
+            shape, variant = packed.shape, (packed.variant, ())
+        self._add(shape, variant, ranges)
+
+    @property
+    def origins(self) -> Mapping[int, tuple[str, int, float]]:
+        """Host, process and time by rank, as far as they were kept."""
+        return self._origins
+
+    def entries(self) -> Iterator[tuple[bytes, Variant, RankSet]]:
+        """Go through the distinct failures as they travel."""
+        for shape, variants in self._shapes.items():
+            for variant, ranges in variants.items():
+                yield shape, variant, RankSet.from_ranges(ranges)
+
+    @property
+    def ranks(self) -> RankSet:
+        """The ranks that failed."""
+        return RankSet.from_ranges(
+            pair
+            for variants in self._shapes.values()
+            for ranges in variants.values()
+            for pair in ranges
+        )
+
+    def only(self, rank: int, renamed: int | None = None) -> Bundle:
+        """Return the failure of one rank alone, perhaps under another number."""
+        found = Bundle()
+        name = rank if renamed is None else renamed
+        for shape, variant, ranks in self.entries():
+            if rank in ranks:
+                found._add(shape, variant, ((name, name),))
+                if rank in self._origins:
+                    found._origins[name] = self._origins[rank]
+        return found
+
+    def records(self) -> Iterator[tuple[RankSet, Record]]:
+        """Go through the distinct failures, each with its ranks.
+
+        The origin of a record here is that of its first rank. Bytes that cannot
+        be read come as a record that says so.
+        """
+        for shape, (text, bodies), ranks in self.entries():
+            origin = self._origins.get(ranks.first, NOWHERE)
+            try:
+                yield ranks, unpack(Packed(shape, text, bodies, origin))
+            except WireError as error:
+                reason = f"its record is unreadable: {error}"
+                yield ranks, minimal("<unknown>", reason, reason=reason)
+
+    def summarise(self, where: str) -> Bundle:
+        """Return what the other ranks are told: type and first line, bounded.
+
+        Args:
+            where: Why the exception itself is not there, and who has it.
+        """
+        summary = Bundle()
+        for ranks, record in self.records():
+            first = record.links[0].message.partition("\n")[0][:MAX_SUMMARY_CHARS]
+            if summary._n_variants >= MAX_SUMMARY_VARIANTS:
+                first = ""
+            name = record.links[0].type_name[:MAX_SUMMARY_CHARS]
+            if len(summary._shapes) >= MAX_SUMMARY_VARIANTS:
+                name = "(other types)"
+            packed = pack(minimal(name, first, record.kind, where))
+            summary._add(packed.shape, (packed.variant, ()), ranks.ranges)
+        return summary
+
+    def encode(self) -> bytes:
+        """Turn the bundle into bytes, compressed where that pays."""
+        shapes: dict[bytes, list[object]] = {}
+        for shape, variant, ranks in self.entries():
+            shapes.setdefault(shape, []).append((*variant, ranks.ranges))
+        data = dump_plain((list(shapes.items()), self._origins))
+        if len(data) < _WORTH_COMPRESSING_BYTES:
+            return _PLAIN + data
+        return _ZLIB + zlib.compress(data, 1)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Bundle:
+        """Read a bundle.
+
+        Raises:
+            WireError: The bytes are damaged.
+        """
+        try:
+            plain = zlib.decompress(data[1:]) if data[:1] == _ZLIB else data[1:]
+            shapes, origins = load_plain(plain)
+            bundle = cls()
+            for shape, variants in shapes:
+                for text, bodies, ranges in variants:
+                    bundle._add(shape, (text, bodies), ranges)
+            bundle._origins = dict(origins)
+        except WireError:
+            raise
+        except Exception as error:
+            msg = f"a damaged bundle: {type(error).__name__}: {error}"
+            raise WireError(msg) from error
+        return bundle

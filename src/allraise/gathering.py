@@ -1,0 +1,96 @@
+"""Moving the records of a failure: to the root, and a summary back.
+
+Owns the two collectives of the failure path. Moves bytes only: all pickling is
+over when they begin, and nothing that a rank's record holds can raise between
+them::
+
+    few ranks     every rank --- comm.gather(bytes) ---> root
+    many ranks    binomial tree: recv, merge, send ----> root, log P messages
+    then          root --- comm.bcast(bytes) ----------> every rank
+
+Why a tree: a gather puts P - 1 messages and P records into the root. Merged on
+the way, what arrives grows with the number of different failures and log P
+(LLNL STAT does this with stacks). Point to point on the private communicator,
+and not ``comm.reduce`` with an operation, because mpi4py's lowercase reductions
+duplicate the communicator at their first use (see `private`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from allraise.bundle import Bundle
+from allraise.parts import type_name_of
+from allraise.record import minimal
+
+if TYPE_CHECKING:
+    from allraise.private import Private
+
+# Up to here one gather is faster than a tree of dependent messages, and holds
+# every record whole.
+MAX_GATHERED_RANKS: Final = 16
+
+# On the private communicator; the error channel has another.
+TAG_TREE: Final = 1
+
+
+def _decode(data: bytes, rank: int) -> Bundle:
+    """Read what a rank sent; what cannot be read is told, not raised."""
+    if not data:
+        return Bundle()
+    try:
+        return Bundle.decode(data)
+    except BaseException as error:
+        text = f"its record cannot be read: {type_name_of(type(error))}: {error}"
+        return Bundle.of(rank, minimal("<unknown>", text, reason=text))
+
+
+def gather_bundle(private: Private, own: Bundle, root: int) -> Bundle:
+    """Bring the failures of all ranks together on the root.
+
+    Collective over comm.
+
+    Args:
+        private: This rank's side.
+        own: What this rank contributes; most often nothing.
+        root: The same on every rank.
+
+    Returns:
+        On the root everything; elsewhere what was merged on the way.
+    """
+    data = own.encode() if own.ranks else b""
+    if private.size <= MAX_GATHERED_RANKS:
+        chunks = private.comm.gather(data, root)
+        if private.rank != root:
+            return own
+        return Bundle.merge(_decode(chunk, rank) for rank, chunk in enumerate(chunks))
+    merged = own
+    relative = (private.rank - root) % private.size
+    step = 1
+    while step < private.size:
+        peer = relative ^ step
+        if relative & step:  # matched by the receive of the peer in its own loop
+            private.comm.send(data, (peer + root) % private.size, TAG_TREE)
+            break
+        if peer < private.size:
+            source = (peer + root) % private.size
+            received = private.comm.recv(None, source, TAG_TREE)
+            if received:
+                other = _decode(received, source)
+                try:
+                    merged = Bundle.merge((merged, other), capped=True)
+                    data = merged.encode()
+                except MemoryError:
+                    # Pass on what there is: the others wait for this message.
+                    data = data or received
+        step <<= 1
+    return merged
+
+
+def spread_bytes(private: Private, data: bytes, root: int) -> bytes:
+    """Give every rank the bytes of the root.
+
+    Collective over comm.
+    """
+    spread: bytes = private.comm.bcast(data, root)
+    return spread

@@ -1,0 +1,79 @@
+"""From the failures of many ranks to the few groups that people read.
+
+Owns what counts as alike, and the order in which groups are told. Knows nothing
+of MPI or of text layout.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from allraise.ranks import RankSet
+
+if TYPE_CHECKING:
+    from allraise.bundle import Bundle
+    from allraise.record import Link, Record
+
+_VARYING: Final = re.compile(r"0[xX][0-9a-fA-F]+|\d+")
+
+
+def fold_numbers(text: str) -> str:
+    """Replace what usually differs between ranks: numbers and addresses."""
+    return _VARYING.sub("#", text)
+
+
+class Message(NamedTuple):
+    """Messages that differ only in numbers, and the ranks that have them."""
+
+    ranks: RankSet
+    record: Record  # of the first rank
+    n_different: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Ranks that failed alike: the same types at the same frames."""
+
+    ranks: RankSet
+    kind: str
+    messages: tuple[Message, ...]
+    first_time: float
+
+    @property
+    def record(self) -> Record:
+        """The record of the first rank."""
+        return self.messages[0].record
+
+
+def _key(links: tuple[Link, ...]) -> tuple[object, ...]:
+    return tuple((k.type_name, k.frames, k.cause, k.context, k.members) for k in links)
+
+
+def group_records(bundle: Bundle) -> list[Group]:
+    """Sort failures into groups: failures first, then consequences; by time.
+
+    Not collective.
+    """
+    alike: dict[tuple[object, ...], dict[str, list[tuple[RankSet, Record]]]] = {}
+    for ranks, record in bundle.records():
+        folded = fold_numbers("".join(line for k in record.links for line in k.lines))
+        messages = alike.setdefault((record.kind, _key(record.links)), {})
+        messages.setdefault(folded, []).append((ranks, record))
+    groups = []
+    for (kind, _), messages in alike.items():
+        made = []
+        for found in messages.values():
+            found.sort(key=lambda item: item[0].first)
+            ranks = RankSet.from_ranges(p for r, _ in found for p in r.ranges)
+            made.append(Message(ranks, found[0][1], len(found)))
+        made.sort(key=lambda message: message.ranks.first)
+        ranks = RankSet.from_ranges(p for m in made for p in m.ranks.ranges)
+        first = min(
+            (origin[2] for rank, origin in bundle.origins.items() if rank in ranks),
+            default=float("inf"),
+        )
+        groups.append(Group(ranks, str(kind), tuple(made), first))
+    groups.sort(key=lambda g: (g.kind != "failure", g.first_time, g.ranks.first))
+    return groups

@@ -1,0 +1,218 @@
+"""The ways in: the guarded block, and the same for a caught exception.
+
+Owns `guard`, `agree` and `collect`. Knows nothing of how ranks agree.
+
+A class and not ``contextlib.contextmanager``, so that no frame of `contextlib`
+stands in a user's traceback, and one guard can be entered again and again.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+
+from allraise.agreement import enter, leave, outcome_due
+from allraise.arguments import check_arguments, locate
+from allraise.exceptions import CheckpointException
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from mpi4py import MPI
+
+    from allraise.private import Private
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+class guard:  # noqa: N801 reads as the block it is
+    """A block that ends alike on every rank: all go on, or all raise.
+
+    Collective over comm: every rank enters and leaves it.
+
+    If no rank raises in the block, it ends as any other. If any rank raises
+    (any `BaseException`), every rank raises `CheckpointException` at its end:
+    on the root with every rank's exception and stack, on a failing rank with
+    its own exception as ``__cause__``, on the others with who failed and why, in
+    a line each.
+
+    Guards nest. A failure further out ends the inner guards of all ranks, and a
+    failure that passes through an outer guard stays the one it is.
+
+    Also a decorator: ``@guard(step="write")``.
+
+    Args:
+        comm: The ranks that agree; None for ``COMM_WORLD``.
+        step: What the block does, for the report; the same on every rank.
+        root: The rank that gets the whole report.
+        everywhere: Whether every rank gets it.
+        timeout: Seconds from entry to agreement; None for no limit.
+
+    Raises:
+        CheckpointException: At the end, on every rank, if any rank failed, or
+            if the ranks met at different steps. At the start, on a rank that
+            passed over an agreed failure further out.
+        TypeError: On every rank that passes the wrong kind of argument.
+        ValueError: On every rank whose argument cannot be: ``COMM_NULL``, a
+            root that is no rank, MPI not running.
+
+    Success costs one ``Allreduce`` of 7 int64 (56 bytes) at the end; the first
+    guard on a communicator duplicates it, once.
+    """
+
+    def __init__(
+        self,
+        comm: MPI.Intracomm | None = None,
+        step: str = "",
+        *,
+        root: int = 0,
+        everywhere: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        self._arguments = check_arguments(
+            comm, step, root=root, everywhere=everywhere, timeout=timeout
+        )
+        # One for each entry that has not ended: a decorated function recurses.
+        self._entered: list[Private] = []
+
+    def __enter__(self) -> Self:
+        private = locate(self._arguments)
+        due = outcome_due(private)
+        if due is not None:
+            raise due
+        enter(private, self._arguments.terms.step)
+        self._entered.append(private)
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        exc: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        outcome = leave(self._entered.pop(), exc, self._arguments.terms)
+        # Where the outcome is what was raised, that goes on as it is.
+        if outcome is not None and outcome is not exc:
+            raise outcome
+
+    def __call__(self, function: F) -> F:
+        """Run each call of a function in this guard.
+
+        Collective over comm at each call.
+
+        Raises:
+            TypeError: It is not a function, or one whose body runs after the
+                call has returned (a generator), which a block cannot hold.
+        """
+        given: object = function
+        if not callable(given):
+            msg = f"guard decorates functions, got {type(given).__name__}"
+            raise TypeError(msg)
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(
+            function
+        ):
+            msg = (
+                f"{function.__qualname__} is a generator: its body runs while it is "
+                "iterated, outside the guard; put `with guard(...):` in the body"
+            )
+            raise TypeError(msg)
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def guarded_coroutine(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    return await function(*args, **kwargs)
+
+            return cast("F", guarded_coroutine)
+
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return function(*args, **kwargs)
+
+        return cast("F", guarded)
+
+
+def collect(
+    exc: BaseException | None = None,
+    comm: MPI.Intracomm | None = None,
+    step: str = "",
+    *,
+    root: int = 0,
+    everywhere: bool = False,
+    timeout: float | None = None,
+) -> CheckpointException | None:
+    """Agree on whether any rank failed, and return what `agree` would raise.
+
+    Collective over comm.
+
+    Args:
+        exc: The exception that this rank has caught, or None.
+        comm: The ranks that agree; None for ``COMM_WORLD``.
+        step: What was done, for the report; the same on every rank.
+        root: The rank that gets the whole report.
+        everywhere: Whether every rank gets it.
+        timeout: Seconds until the agreement; None for no limit.
+
+    Returns:
+        None if no rank failed; else, on every rank, a `CheckpointException` as
+        `guard` raises it.
+
+    Raises:
+        TypeError: On every rank that passes the wrong kind of argument.
+        ValueError: On every rank whose argument cannot be.
+        CheckpointException: On every rank, if some passed wrong arguments.
+
+    Success costs one ``Allreduce`` of 7 int64 (56 bytes).
+    """
+    arguments = check_arguments(
+        comm, step, root=root, everywhere=everywhere, timeout=timeout, exc=exc
+    )
+    private = locate(arguments)
+    outcome = outcome_due(private)
+    if outcome is None:
+        enter(private, step)
+        outcome = leave(private, exc, arguments.terms)
+    if outcome is None or isinstance(outcome, CheckpointException):
+        return outcome
+    raise outcome
+
+
+def agree(
+    exc: BaseException | None = None,
+    comm: MPI.Intracomm | None = None,
+    step: str = "",
+    *,
+    root: int = 0,
+    everywhere: bool = False,
+    timeout: float | None = None,
+) -> None:
+    """Raise on every rank if any rank has caught an exception.
+
+    Collective over comm.
+
+    The same as `guard`, for code that has caught its exception itself.
+
+    Args:
+        exc: The exception that this rank has caught, or None.
+        comm: The ranks that agree; None for ``COMM_WORLD``.
+        step: What was done, for the report; the same on every rank.
+        root: The rank that gets the whole report.
+        everywhere: Whether every rank gets it.
+        timeout: Seconds until the agreement; None for no limit.
+
+    Raises:
+        CheckpointException: On every rank, if any rank failed, or if the ranks
+            met at different steps.
+        TypeError: On every rank that passes the wrong kind of argument.
+        ValueError: On every rank whose argument cannot be.
+
+    Success costs one ``Allreduce`` of 7 int64 (56 bytes).
+    """
+    outcome = collect(
+        exc, comm, step, root=root, everywhere=everywhere, timeout=timeout
+    )
+    if outcome is not None:
+        raise outcome

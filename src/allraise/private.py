@@ -1,0 +1,149 @@
+"""The private communicator, and what a rank keeps beside it.
+
+Owns which communicators are accepted, and the duplicate of the user's
+communicator that all traffic of allraise runs on: made collectively at the
+first use, kept on the user's communicator as an MPI attribute, and freed with
+it. So our messages never meet the user's, and the duplicate is paid for once.
+
+Never the lowercase ``reduce``, ``allreduce``, ``scan`` and ``exscan`` of mpi4py
+here: their first call hides an ``MPI_Comm_dup`` made with the GIL held (mpi4py
+issue 784), which deadlocks with a thread that holds it elsewhere.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from allraise.bundle import Bundle
+
+# The numbers of the vector that is reduced; `verdict` says what they are.
+VECTOR_LENGTH = 7
+
+_HOW = "pass an intracommunicator such as MPI.COMM_WORLD, or None for COMM_WORLD"
+
+
+class Private:
+    """One rank's side of the protocol on one communicator.
+
+    Attributes:
+        comm: The private duplicate; None where there is one rank, which has
+            nobody to talk to.
+        rank: This rank in it, the same as in the user's communicator.
+        size: Its size.
+        counts: One number for each open region and one for the top: how many
+            regions were entered within it so far.
+        steps: The step of each open region.
+        settled: The depth at which a failure was agreed, and the exception that
+            is due there, while this rank is still deeper.
+        n_failed: How many agreements ended in failure; every rank counts alike.
+        last: The token of the last failure and what this rank knows of it.
+    """
+
+    __slots__ = (
+        "comm",
+        "counts",
+        "last",
+        "mine",
+        "n_failed",
+        "op",
+        "rank",
+        "settled",
+        "size",
+        "steps",
+        "total",
+    )
+
+    def __init__(self, comm: Any, rank: int, size: int, op: Any = None) -> None:
+        self.comm = comm
+        self.rank = rank
+        self.size = size
+        self.op = op
+        self.counts = [0]
+        self.steps: list[str] = []
+        self.settled: tuple[int, BaseException] | None = None
+        self.n_failed = 0
+        self.last: tuple[int, Bundle] | None = None
+        # Preallocated: the success path allocates nothing.
+        self.mine = array("q", bytes(8 * VECTOR_LENGTH))
+        self.total = array("q", bytes(8 * VECTOR_LENGTH))
+
+
+def resolve_comm(comm: object) -> MPI.Intracomm:
+    """Return the communicator meant, or say what to pass instead.
+
+    Not collective.
+
+    Args:
+        comm: The user's argument; None means ``COMM_WORLD``.
+
+    Raises:
+        TypeError: Not a communicator, or an intercommunicator.
+        ValueError: A null communicator, or MPI is not running.
+    """
+    from mpi4py import MPI
+
+    if MPI.Is_finalized() or not MPI.Is_initialized():
+        state = "has been finalized" if MPI.Is_finalized() else "is not initialized"
+        msg = f"MPI {state}: ranks can agree only between MPI_Init and MPI_Finalize"
+        raise ValueError(msg)
+    if comm is None:
+        return MPI.COMM_WORLD  # noqa: TID251 here, and nowhere else
+    if not isinstance(comm, MPI.Comm):
+        msg = f"comm is a {type(comm).__name__}, not a communicator: {_HOW}"
+        raise TypeError(msg)
+    if comm == MPI.COMM_NULL:
+        msg = f"comm is COMM_NULL (not a member, or freed): {_HOW}"
+        raise ValueError(msg)
+    if comm.Is_inter() or not isinstance(comm, MPI.Intracomm):
+        msg = (
+            "comm is an intercommunicator; ranks agree within one group: pass an "
+            "intracommunicator, for instance intercomm.Merge()"
+        )
+        raise TypeError(msg)
+    return comm
+
+
+_keyval: int | None = None
+
+
+def _free_private(_comm: object, _keyval: int, private: Private) -> None:
+    """Free the duplicate; MPI calls this when the user frees the communicator."""
+    if private.comm is not None:
+        private.comm.Free()
+        private.comm = None
+
+
+def private_of(comm: MPI.Intracomm) -> Private:
+    """Return this rank's side of the protocol on a communicator.
+
+    Collective over comm at the first use on this communicator, not collective
+    afterwards: then it is one attribute look-up.
+
+    Args:
+        comm: As `resolve_comm` returned it.
+    """
+    global _keyval  # noqa: PLW0603 one a process, made when MPI runs
+    if _keyval is not None:
+        known: Any = comm.Get_attr(_keyval)
+        if known is not None:
+            return cast("Private", known)
+    from mpi4py import MPI
+
+    if _keyval is None:
+        # No copy callback: a duplicate of the user's communicator gets a
+        # private one of its own.
+        _keyval = MPI.Comm.Create_keyval(delete_fn=_free_private)
+    rank, size = comm.Get_rank(), comm.Get_size()
+    duplicate = comm.Dup() if size > 1 else None
+    if duplicate is not None:
+        duplicate.Set_name("allraise")
+        # An error in our own traffic is an exception, whatever handler the
+        # user's communicator has (a duplicate inherits it).
+        duplicate.Set_errhandler(MPI.ERRORS_RETURN)
+    private = Private(duplicate, rank, size, MPI.MAX)
+    comm.Set_attr(_keyval, private)
+    return private

@@ -1,0 +1,220 @@
+"""What is stored of a failure: the report and its file.
+
+Owns the report's content and its JSON form. Knows nothing of live exceptions
+and never unpickles anything: a report can be read where neither MPI nor the
+job's classes are installed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from allraise.bundle import Bundle
+from allraise.grouping import Group, group_records
+from allraise.ranks import RankSet
+from allraise.record import Frame, Link, Origin, Record
+from allraise.settings import STYLES
+from allraise.viewer import show_groups, show_ranks
+
+FORMAT: Final = "allraise-report"
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that is known of one failed step.
+
+    Not collective.
+
+    Attributes:
+        step: The step that failed.
+        bundle: The failures, by rank.
+        size: Of the communicator, in ranks; None if it is not known.
+        environment: Host, MPI library, Python, command line and time (UTC) of
+            the process that made the report.
+    """
+
+    step: str
+    bundle: Bundle
+    size: int | None = None
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def here(cls, step: str, bundle: Bundle, size: int | None) -> Report:
+        """Make a report in this process, with its environment."""
+        return cls(step, bundle, size, describe_environment())
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks that failed, ascending."""
+        return tuple(self.bundle.ranks)
+
+    def groups(self) -> list[Group]:
+        """Return the failures that are alike together, first in time first."""
+        return group_records(self.bundle)
+
+    def text(self, style: str = "groups") -> str:
+        """Write the report for people.
+
+        Args:
+            style: ``groups``, identical failures once under the set of their
+                ranks, or ``ranks``, one block a rank.
+
+        Raises:
+            ValueError: There is no such style.
+        """
+        if style == "groups":
+            return show_groups(self.groups(), self.step, self.size)
+        if style == "ranks":
+            return show_ranks(self.bundle)
+        msg = f"style must be one of {', '.join(STYLES)}, got {style!r}"
+        raise ValueError(msg)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the file holds: plain data."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "step": self.step,
+            "size": self.size,
+            "environment": self.environment,
+            "failures": [
+                {
+                    "ranks": [list(pair) for pair in ranks.ranges],
+                    "kind": record.kind,
+                    "links": [_link_to_dict(link) for link in record.links],
+                    "reasons": [reason for reason in record.reasons if reason],
+                }
+                for ranks, record in self.bundle.records()
+            ],
+            "origins": {
+                str(rank): dict(zip(Origin._fields, origin, strict=True))
+                for rank, origin in sorted(self.bundle.origins.items())
+            },
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the report file, whole or not at all.
+
+        Not collective: call it on the root, or on any rank that holds what it
+        wants to save.
+
+        Args:
+            path: Where; its folder must be there.
+
+        Raises:
+            OSError: It cannot be written; a file that was there is unharmed.
+        """
+        target = Path(path)
+        text = json.dumps(self.to_dict(), indent=1)
+        handle, name = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.name}.", suffix=".part"
+        )
+        try:
+            with os.fdopen(handle, "w", encoding="ascii") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def _link_to_dict(link: Link) -> dict[str, Any]:
+    data = link._asdict()
+    data["frames"] = [frame._asdict() for frame in link.frames]
+    return data
+
+
+def _link_from_dict(data: dict[str, Any]) -> Link:
+    members = data["members"]
+    return Link(
+        **{
+            **data,
+            "lines": tuple(data["lines"]),
+            "notes": tuple(data["notes"]),
+            "frames": tuple(Frame(**frame) for frame in data["frames"]),
+            "members": None if members is None else tuple(members),
+        }
+    )
+
+
+def load_report(path: str | os.PathLike[str]) -> Report:
+    """Read a report file.
+
+    Not collective.
+
+    Args:
+        path: A file that `Report.save` wrote.
+
+    Returns:
+        The report; its exceptions are text, and rebuild as `RemoteError`.
+
+    Raises:
+        ValueError: The file is not a report, is damaged, or is of a version
+            that this allraise does not read; the message says where.
+        OSError: It cannot be read.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        msg = (
+            f"{os.fspath(path)} is not a whole JSON file: {error.msg} at line "
+            f"{error.lineno}, column {error.colno}"
+        )
+        raise ValueError(msg) from error
+    except UnicodeDecodeError as error:
+        msg = f"{os.fspath(path)} is no text: {error.reason} at byte {error.start}"
+        raise ValueError(msg) from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        msg = f"{os.fspath(path)} is JSON, but not an allraise report"
+        raise ValueError(msg)
+    if data.get("version") != VERSION:
+        msg = (
+            f"{os.fspath(path)} is of report version {data.get('version')!r}; this "
+            f"allraise reads version {VERSION}"
+        )
+        raise ValueError(msg)
+    try:
+        bundle = Bundle()
+        for failure in data["failures"]:
+            links = tuple(_link_from_dict(link) for link in failure["links"])
+            record = Record(
+                links, reasons=tuple(failure["reasons"]), kind=failure["kind"]
+            )
+            ranks = RankSet.from_ranges((a, b) for a, b in failure["ranks"])
+            bundle.add(ranks, record)
+        for rank, origin in data["origins"].items():
+            bundle.set_origin(int(rank), Origin(**origin))
+        return Report(data["step"], bundle, data["size"], data["environment"])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        msg = f"{os.fspath(path)} is a damaged report: {type(error).__name__}: {error}"
+        raise ValueError(msg) from error
+
+
+def describe_environment() -> dict[str, Any]:
+    """Describe this process; asks MPI only if the program has started it."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    library = ""
+    if mpi is not None:
+        library = mpi.Get_library_version().partition("\n")[0].strip("\0 ")
+    return {
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "python": platform.python_version(),
+        "mpi": library,
+        "command": list(sys.orig_argv),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }

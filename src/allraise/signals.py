@@ -1,0 +1,51 @@
+"""Signals held back while ranks depend on each other.
+
+Owns one thing: no signal handler of this process may throw a rank out between
+two collectives of the failure path, where every other rank waits for it.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+# What handlers are commonly made to raise from: Ctrl-C, and a scheduler's
+# warning that the time is up.
+HELD_BACK: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class signals_held_back:  # noqa: N801 reads as the block it is
+    """A block in which Python signal handlers wait; they run at its end.
+
+    Not collective. Signals without a Python handler act as ever: their default
+    action ends the process, which no exception handling survives anyway.
+    """
+
+    def __enter__(self) -> Self:
+        self._seen: list[int] = []
+        self._handlers = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in HELD_BACK:
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._seen.append(number)
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _exc: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        for seen in self._seen:
+            signal.raise_signal(seen)
