@@ -27,6 +27,9 @@ A channel is used by one thread at a time.
 
 from __future__ import annotations
 
+import atexit
+import functools
+import weakref
 from array import array
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +53,9 @@ DIRECT_LIMIT = 64  # ranks; 63 small sends cost a failing rank some 30 us
 HEAD = 2
 MAX_PAIRS = 31
 WORDS = HEAD + 2 * MAX_PAIRS
+
+
+_OPEN: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
 class Channel(Lane):
@@ -80,6 +86,8 @@ class Channel(Lane):
         self._message = array("q", [UNKNOWN]) * WORDS
         self.listen: MPI.Prequest = private.Recv_init(self._message, tag=TAG)
         self.listen.Start()
+        _OPEN.add(self)
+        _stop_at_exit()
 
     # -- waiting: not collective, one rank's part of it ---------------------------
 
@@ -341,10 +349,30 @@ class Channel(Lane):
 
         Collective over `private`.
         """
+        self.stop_listening()
+        super().close()
+
+    def stop_listening(self) -> None:
+        """Cancel the receive that is always under way. Not collective."""
+        _OPEN.discard(self)
         self.listen.Cancel()
         self.listen.Wait()
         self.listen.Free()
-        super().close()
+
+
+@functools.cache
+def _stop_at_exit() -> None:
+    # Some transports complain about a receive that is under way at MPI_Finalize,
+    # which mpi4py calls after the functions registered here.
+    atexit.register(_stop_all)
+
+
+def _stop_all() -> None:
+    from mpi4py import MPI
+
+    if not MPI.Is_finalized():
+        for channel in list(_OPEN):
+            channel.stop_listening()
 
 
 def told_ranks(rank: int, size: int) -> list[int]:

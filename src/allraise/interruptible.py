@@ -221,6 +221,9 @@ class BehindGate:
         return self._comm._plain  # noqa: SLF001
 
     def __exit__(self, *exc_info: object) -> None:
+        channel = self._comm._channel  # noqa: SLF001
+        if channel.revokes and exc_info[0] is not None:
+            channel.raise_if_failed(self._operation)
         if self._late is not None:
             raise self._late
 
