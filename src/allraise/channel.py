@@ -77,7 +77,7 @@ class Channel(Lane):
         #: channels of enclosing guards whose group contains this one's, inner first
         self.enclosing: tuple[Channel, ...] = ()
         self.needs_relay = self.size > DIRECT_LIMIT
-        self._announced = Announced()
+        self.announced = Announced()
         self._told = told_ranks(self.rank, self.size)
         self._n_sent = array("q", bytes(8 * self.size))
         self._n_received = 0
@@ -178,11 +178,18 @@ class Channel(Lane):
         return results
 
     def pass_gate(
-        self, comm: MPI.Intracomm, gates: Gates, operation: str
+        self, start: Callable[[], MPI.Request], gates: Gates, operation: str
     ) -> BaseException | None:
-        """Return when all ranks of `comm` have entered this gate, or raise.
+        """Return when all ranks have entered this gate, or raise.
 
-        Collective over `comm`. It returns on every rank or on none.
+        Collective over the communicator of the gate. It returns on every rank or
+        on none.
+
+        Args:
+            start: starts the gate: ``Ibarrier`` or another collective that ends
+                nowhere before all have entered it.
+            gates: of the communicator.
+            operation: named in the interruption.
 
         Returns:
             What a signal's handler raised meanwhile, to be raised after the
@@ -191,7 +198,7 @@ class Channel(Lane):
         gates.entered += 1
         if self.failed or self.enclosing:
             self._give_up_if_closed(gates, [], operation)
-        gate = comm.Ibarrier()
+        gate = start()
         watched = [gate, self.listen]
         if self.enclosing:
             watched += [channel.listen for channel in self.enclosing]
@@ -243,7 +250,7 @@ class Channel(Lane):
         self, gates: Gates, abandoned: Sequence[MPI.Request], operation: str
     ) -> None:
         channels = (self, *self.enclosing)
-        if any(channel._announced.closes(gates) for channel in channels):
+        if any(channel.announced.closes(gates) for channel in channels):
             self._give_up(abandoned, operation)
 
     def _give_up(self, abandoned: Sequence[MPI.Request], operation: str) -> NoReturn:
@@ -273,7 +280,7 @@ class Channel(Lane):
             for channel in (self, *inner)
             for gates in channel.gates
         }
-        self._tell(self._announced.learn(numbers))
+        self._tell(self.announced.learn(numbers))
 
     def read(self) -> None:
         """Take in the message that was received, and listen for the next."""
@@ -288,7 +295,7 @@ class Channel(Lane):
             self.failed, self.failed_rank = True, rank
         pairs = pairs[: 2 * n_pairs]
         numbers = dict(zip(pairs[::2], pairs[1::2], strict=True))
-        news = self._announced.learn(numbers)
+        news = self.announced.learn(numbers)
         if self.needs_relay:
             self._tell(news)
 
@@ -333,7 +340,7 @@ class Channel(Lane):
         # It also keeps every rank here until all have received everything, so
         # that a next region's announcement is not taken for one of this region.
         self.private.Allreduce(mine, most, MPI.MAX)
-        self._announced = Announced()
+        self.announced = Announced()
         self._n_sent = array("q", bytes(8 * self.size))
         self._n_received = 0
         self._sends.clear()

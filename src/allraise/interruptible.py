@@ -21,6 +21,8 @@ Not interrupted: what other code does with the communicator's handle (C code,
 and what waits inside a real collective because the ranks' arguments do not match.
 """
 
+# ruff: noqa: D102, N802 - mpi4py's methods, with mpi4py's names and meaning
+
 from __future__ import annotations
 
 import functools
@@ -44,28 +46,21 @@ def communicator(channel: Channel | RevokeChannel) -> MPI.Intracomm:
     The same object until the channel is drained; then the old one raises at once,
     whatever is called, and a new one is to be asked for.
     """
-    from mpi4py import MPI
-
     if channel.cached is None:
         channel.cached = _wrap(channel.lane, channel, channel.gates[0])
-    if not isinstance(channel.cached, MPI.Intracomm):
-        raise TypeError
-    return channel.cached
+    return channel.cached  # type: ignore[no-any-return]
 
 
 def _wrap(comm: Any, channel: Any, gates: Gates) -> Any:
     from mpi4py import MPI
 
-    for base in (MPI.Cartcomm, MPI.Graphcomm, MPI.Distgraphcomm):
-        if isinstance(comm, base):
-            break
-    else:
-        base = MPI.Intracomm
+    topologies = (MPI.Cartcomm, MPI.Graphcomm, MPI.Distgraphcomm)
+    base: type = next((t for t in topologies if isinstance(comm, t)), MPI.Intracomm)
     mine = _class(base, revokes=channel.revokes)(comm)
     mine._channel = channel  # noqa: SLF001
     mine._gates = gates  # noqa: SLF001
     mine._generation = channel.generation  # noqa: SLF001
-    mine._plain = comm  # noqa: SLF001
+    mine.plain = comm
     return mine
 
 
@@ -126,7 +121,7 @@ def _gated(base: type, name: str) -> Any:
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         check_buffers(args[:n_buffers])
-        late = self._pass_gate(name)
+        late = self.pass_gate(name)
         if late is None:
             return plain(self, *args, **kwargs)
         try:
@@ -217,8 +212,8 @@ class BehindGate:
         self._late: BaseException | None = None
 
     def __enter__(self) -> Any:
-        self._late = self._comm._pass_gate(self._operation)  # noqa: SLF001
-        return self._comm._plain  # noqa: SLF001
+        self._late = self._comm.pass_gate(self._operation)
+        return self._comm.plain
 
     def __exit__(self, *exc_info: object) -> None:
         channel = self._comm._channel  # noqa: SLF001
@@ -234,7 +229,7 @@ class Interruptible:
     _channel: Any
     _gates: Gates
     _generation: int
-    _plain: Any
+    plain: Any  # mpi4py's communicator of the same handle
     _hidden: Any = None
 
     def _begin(self, operation: str) -> Any:
@@ -247,11 +242,13 @@ class Interruptible:
         channel.used = True
         return channel
 
-    def _pass_gate(self, operation: str) -> BaseException | None:
+    def pass_gate(self, operation: str, start: Any = None) -> BaseException | None:
+        """Pass a gate of this communicator, see `Channel.pass_gate`. Collective."""
         channel = self._channel
         if self._generation != channel.generation:
             raise channel.stale(operation)
-        return channel.pass_gate(self._plain, self._gates, operation)  # type: ignore[no-any-return]
+        start = self.plain.Ibarrier if start is None else start
+        return channel.pass_gate(start, self._gates, operation)  # type: ignore[no-any-return]
 
     def behind_gate(self, operation: str) -> BehindGate:
         """Return a context to run a block in once all ranks are there."""
@@ -281,7 +278,7 @@ class Interruptible:
                 channel.adopt(new)
             mine = _wrap(new, channel, gates)
         if channel.revokes:
-            self._plain.Barrier()  # nobody revokes it while it is being made
+            self.plain.Barrier()  # nobody revokes it while it is being made
         return mine
 
     def Free(self) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from allraise.gates import Gates, new_ident
 
@@ -56,7 +56,7 @@ class Lane:
         self.last_failed_rank = UNKNOWN  # of the region before
         self.generation = 0  # communicators and requests of an older one raise
         self.used = False  # something else than gates took place on the lane
-        self.cached: MPI.Intracomm | None = None  # g.comm, made at its first use
+        self.cached: Any = None  # g.comm, made at its first use
         self.started: dict[int, MPI.Request] = {}
         self._sweep_at = SWEEP_AT
         self.make_lane(agreed_ident(private))

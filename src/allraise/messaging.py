@@ -5,6 +5,8 @@ a blocking operation is the nonblocking one, and a wait for it or for a failure.
 Also the look at a collective's buffers before its gate.
 """
 
+# ruff: noqa: D102, N802, PLR0917 - mpi4py's methods, with its names and meaning
+
 from __future__ import annotations
 
 import os
@@ -56,13 +58,13 @@ class Messaging:
     """Written out methods, copied into the classes of `interruptible`."""
 
     _begin: Callable[[str], Any]
-    _pass_gate: Callable[[str], BaseException | None]
-    _plain: Any
+    pass_gate: Callable[[str], BaseException | None]
+    plain: Any
     _mpi: Any
 
     def Barrier(self) -> None:
         """Wait for all ranks. Collective: a gate, nothing behind it."""
-        late = self._pass_gate("Barrier")
+        late = self.pass_gate("Barrier")
         if late is not None:
             raise late
 
@@ -72,23 +74,23 @@ class Messaging:
 
     def Send(self, buf: Any, dest: int, tag: int = 0) -> None:
         channel = self._begin("Send")
-        channel.wait(self._plain.Isend(buf, dest, tag), "Send")
+        channel.wait(self.plain.Isend(buf, dest, tag), "Send")
 
     def Ssend(self, buf: Any, dest: int, tag: int = 0) -> None:
         channel = self._begin("Ssend")
-        channel.wait(self._plain.Issend(buf, dest, tag), "Ssend")
+        channel.wait(self.plain.Issend(buf, dest, tag), "Ssend")
 
     def Rsend(self, buf: Any, dest: int, tag: int = 0) -> None:
         channel = self._begin("Rsend")
-        channel.wait(self._plain.Irsend(buf, dest, tag), "Rsend")
+        channel.wait(self.plain.Irsend(buf, dest, tag), "Rsend")
 
     def send(self, obj: Any, dest: int, tag: int = 0) -> None:
         channel = self._begin("send")
-        channel.wait(self._plain.isend(obj, dest, tag), "send")
+        channel.wait(self.plain.isend(obj, dest, tag), "send")
 
     def ssend(self, obj: Any, dest: int, tag: int = 0) -> None:
         channel = self._begin("ssend")
-        channel.wait(self._plain.issend(obj, dest, tag), "ssend")
+        channel.wait(self.plain.issend(obj, dest, tag), "ssend")
 
     # -- receiving -------------------------------------------------------------------
 
@@ -101,7 +103,7 @@ class Messaging:
     ) -> None:
         channel = self._begin("Recv")
         source, tag = self._any(source, tag)
-        channel.wait(self._plain.Irecv(buf, source, tag), "Recv", status)
+        channel.wait(self.plain.Irecv(buf, source, tag), "Recv", status)
 
     def recv(
         self,
@@ -125,7 +127,7 @@ class Messaging:
         channel = self._begin("Sendrecv")
         source, recvtag = self._any(source, recvtag)
         # Not Isendrecv: it came with MPI 4, which Open MPI 4 is not.
-        receive = self._plain.Irecv(recvbuf, source, recvtag)
+        receive = self.plain.Irecv(recvbuf, source, recvtag)
         self._send_and(channel, receive, (sendbuf, dest, sendtag), "Sendrecv", status)
 
     def Sendrecv_replace(
@@ -140,7 +142,7 @@ class Messaging:
         channel = self._begin("Sendrecv_replace")
         source, recvtag = self._any(source, recvtag)
         out = _copied(buf)
-        receive = self._plain.Irecv(buf, source, recvtag)
+        receive = self.plain.Irecv(buf, source, recvtag)
         send = (out, dest, sendtag)
         self._send_and(channel, receive, send, "Sendrecv_replace", status)
 
@@ -149,7 +151,7 @@ class Messaging:
     ) -> None:
         requests = [receive]
         try:
-            requests.append(self._plain.Isend(*send))
+            requests.append(self.plain.Isend(*send))
             channel.wait(receive, operation, status)
             channel.wait(requests[1], operation)
         except BaseException:
@@ -167,7 +169,7 @@ class Messaging:
         status: Any = None,
     ) -> Any:
         channel = self._begin("sendrecv")
-        send = self._plain.isend(sendobj, dest, sendtag)
+        send = self.plain.isend(sendobj, dest, sendtag)
         try:
             received = self._receive_object("sendrecv", source, recvtag, status)
             channel.wait(send, "sendrecv")
@@ -183,9 +185,9 @@ class Messaging:
         mpi = self._mpi
         source, tag = self._any(source, tag)
         if source == mpi.PROC_NULL:
-            return self._plain.recv(None, source, tag, status)
+            return self.plain.recv(None, source, tag, status)
         status = mpi.Status() if status is None else status
-        probe = self._plain.Improbe
+        probe = self.plain.Improbe
         message = self._until(probe, channel, operation, source, tag, status)
         into = bytearray(status.Get_count(mpi.BYTE))
         channel.wait(message.Irecv([into, mpi.BYTE]), operation)
@@ -198,7 +200,7 @@ class Messaging:
     ) -> bool:
         channel = self._begin("Probe")
         source, tag = self._any(source, tag)
-        probe = self._plain.Iprobe
+        probe = self.plain.Iprobe
         return self._until(probe, channel, "Probe", source, tag, status)  # type: ignore[no-any-return]
 
     probe = Probe
@@ -208,7 +210,7 @@ class Messaging:
     ) -> Any:
         channel = self._begin("Mprobe")
         source, tag = self._any(source, tag)
-        probe = self._plain.Improbe
+        probe = self.plain.Improbe
         message = self._until(probe, channel, "Mprobe", source, tag, status)
         return pending.adopt_message(message, channel)
 
@@ -217,7 +219,7 @@ class Messaging:
     ) -> Any:
         channel = self._begin("mprobe")
         source, tag = self._any(source, tag)
-        probe = self._plain.improbe  # keeps the buffer for recv()
+        probe = self.plain.improbe  # keeps the buffer for recv()
         message = self._until(probe, channel, "mprobe", source, tag, status)
         return pending.adopt_message(message, channel)
 
@@ -227,7 +229,7 @@ class Messaging:
         self, source: int | None = None, tag: int | None = None, status: Any = None
     ) -> bool:
         channel = self._begin("Iprobe")
-        found = self._plain.Iprobe(*self._any(source, tag), status)
+        found = self.plain.Iprobe(*self._any(source, tag), status)
         if not found:
             channel.poll("Iprobe")
         return found  # type: ignore[no-any-return]
@@ -237,12 +239,12 @@ class Messaging:
     def Improbe(
         self, source: int | None = None, tag: int | None = None, status: Any = None
     ) -> Any:
-        return self._match(self._plain.Improbe, "Improbe", source, tag, status)
+        return self._match(self.plain.Improbe, "Improbe", source, tag, status)
 
     def improbe(
         self, source: int | None = None, tag: int | None = None, status: Any = None
     ) -> Any:
-        return self._match(self._plain.improbe, "improbe", source, tag, status)
+        return self._match(self.plain.improbe, "improbe", source, tag, status)
 
     def _match(
         self,

@@ -7,7 +7,7 @@ rank in the middle of the operation, where the others wait for it. Behind a gate
 they could not be woken. So everything that may raise is done first::
 
     bcast, gather, scatter, allgather, alltoall
-        pickle -> gate -> lengths -> bytes -> unpickle
+        pickle -> gate, which finds the largest -> bytes -> unpickle
     reduce, allreduce, scan, exscan
         a tree of sends and receives, each of which can be interrupted, with
         the reduction between them; no gate
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
     Op = Callable[[Any, Any], Any]
 
+# Up to so many bytes, all objects of a collective are sent as if of the same length;
+# above, their lengths are exchanged first.
+SMALL = 512
+HEAD = 4  # bytes of a length
+
 # A message of a tree: its length, and the bytes if they are few; others follow.
 INLINE = 4096
 WORD = 8
@@ -51,100 +56,23 @@ def _loads(data: Any) -> Any:
     return _mpi().pickle.loads(data)
 
 
-def _cut(data: Any, lengths: Sequence[int]) -> list[Any]:
-    """Unpickle the objects that stand one after the other in a buffer."""
-    view = memoryview(data)
-    ends = list(accumulate(lengths))
-    return [_loads(view[end - n : end]) for end, n in zip(ends, lengths, strict=True)]
+def _gate(comm: Any, operation: str, n: int) -> tuple[Any, int, BaseException | None]:
+    """Pass a gate that finds the largest `n` of all ranks. Collective over `comm`.
+
+    It saves small objects the exchange of their lengths.
+
+    Returns:
+        The plain communicator, the largest n, and what to raise in the end.
+    """
+    mine, most = array("q", [n]), _words(1)
+    plain, largest = comm.plain, _mpi().MAX
+    late = comm.pass_gate(operation, lambda: plain.Iallreduce(mine, most, largest))
+    return plain, most[0], late
 
 
-def _words(n: int) -> array[int]:
-    return array("q", bytes(WORD * n))
-
-
-def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
-    """Broadcast an object. Collective over `comm`."""
-    data = _dumps(obj) if comm.rank == root else b""
-    length = array("q", [len(data)])
-    with comm.behind_gate("bcast") as plain:
-        plain.Bcast(length, root)
-        into = data if comm.rank == root else bytearray(length[0])
-        plain.Bcast(_bytes(into), root)
-    return _loads(into)
-
-
-def gather(comm: Any, obj: Any, root: int = 0) -> list[Any] | None:
-    """Gather objects. Collective over `comm`."""
-    data = _dumps(obj)
-    here = comm.rank == root
-    lengths = _words(comm.size if here else 0)
-    with comm.behind_gate("gather") as plain:
-        plain.Gather(array("q", [len(data)]), lengths if here else None, root)
-        into = bytearray(sum(lengths))
-        plain.Gatherv(_bytes(data), _bytes(into, lengths) if here else None, root)
-    return _cut(into, lengths) if here else None
-
-
-def scatter(comm: Any, objs: Sequence[Any] | None, root: int = 0) -> Any:
-    """Scatter objects. Collective over `comm`."""
-    here = comm.rank == root
-    parts = _dumps_each(comm, objs or ()) if here else []
-    length = _words(1)
-    with comm.behind_gate("scatter") as plain:
-        lengths = array("q", map(len, parts))
-        plain.Scatter(lengths if here else None, length, root)
-        into = bytearray(length[0])
-        plain.Scatterv(
-            _bytes(b"".join(parts), lengths) if here else None, _bytes(into), root
-        )
-    return _loads(into)
-
-
-def allgather(comm: Any, obj: Any) -> list[Any]:
-    """Gather objects to all ranks. Collective over `comm`."""
-    data = _dumps(obj)
-    lengths = _words(comm.size)
-    with comm.behind_gate("allgather") as plain:
-        plain.Allgather(array("q", [len(data)]), lengths)
-        into = bytearray(sum(lengths))
-        plain.Allgatherv(_bytes(data), _bytes(into, lengths))
-    return _cut(into, lengths)
-
-
-def alltoall(comm: Any, objs: Sequence[Any]) -> list[Any]:
-    """Exchange objects between all ranks. Collective over `comm`."""
-    parts = _dumps_each(comm, objs)
-    n_out, n_in = array("q", map(len, parts)), _words(comm.size)
-    with comm.behind_gate("alltoall") as plain:
-        plain.Alltoall(n_out, n_in)
-        into = bytearray(sum(n_in))
-        plain.Alltoallv(_bytes(b"".join(parts), n_out), _bytes(into, n_in))
-    return _cut(into, n_in)
-
-
-def neighbor_allgather(comm: Any, obj: Any) -> list[Any]:
-    """Gather the neighbours' objects. Collective over `comm`."""
-    data = _dumps(obj)
-    lengths = _words(comm.indegree)
-    with comm.behind_gate("neighbor_allgather") as plain:
-        plain.Neighbor_allgather(array("q", [len(data)]), lengths)
-        into = bytearray(sum(lengths))
-        plain.Neighbor_allgatherv(_bytes(data), _bytes(into, lengths))
-    return _cut(into, lengths)
-
-
-def neighbor_alltoall(comm: Any, objs: Sequence[Any]) -> list[Any]:
-    """Exchange objects with the neighbours. Collective over `comm`."""
-    parts = [_dumps(obj) for obj in objs]
-    if len(parts) != comm.outdegree:
-        message = f"expecting {comm.outdegree} items, got {len(parts)}"
-        raise ValueError(message)
-    n_out, n_in = array("q", map(len, parts)), _words(comm.indegree)
-    with comm.behind_gate("neighbor_alltoall") as plain:
-        plain.Neighbor_alltoall(n_out, n_in)
-        into = bytearray(sum(n_in))
-        plain.Neighbor_alltoallv(_bytes(b"".join(parts), n_out), _bytes(into, n_in))
-    return _cut(into, n_in)
+def _end(late: BaseException | None) -> None:
+    if late is not None:
+        raise late
 
 
 def _bytes(data: Any, counts: array[int] | None = None) -> list[Any]:
@@ -152,10 +80,144 @@ def _bytes(data: Any, counts: array[int] | None = None) -> list[Any]:
     return [data, byte] if counts is None else [data, counts, None, byte]
 
 
-def _dumps_each(comm: Any, objs: Sequence[Any]) -> list[bytes]:
+def _words(n: int) -> array[int]:
+    return array("q", bytes(WORD * n))
+
+
+def _slot(data: bytes, most: int) -> bytes:
+    """Return a small object's bytes, led by their number, filled up to `most`."""
+    return (len(data).to_bytes(HEAD, "little") + data).ljust(HEAD + most, b"\0")
+
+
+def _unslot(slots: Any, most: int) -> list[Any]:
+    """Unpickle the objects of a row of slots."""
+    view = memoryview(slots)
+    found = []
+    for at in range(HEAD, len(view) + 1, HEAD + most):
+        n = int.from_bytes(view[at - HEAD : at], "little")
+        found.append(_loads(view[at : at + n]))
+    return found
+
+
+def _cut(data: Any, lengths: Sequence[int]) -> list[Any]:
+    """Unpickle the objects that stand one after the other in a buffer."""
+    view = memoryview(data)
+    ends = accumulate(lengths)
+    return [_loads(view[end - n : end]) for end, n in zip(ends, lengths, strict=True)]
+
+
+def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
+    """Broadcast an object. Collective over `comm`."""
+    data: Any = _dumps(obj) if comm.rank == root else b""
+    plain, most, late = _gate(comm, "bcast", len(data))
+    if comm.rank != root:
+        data = bytearray(most)
+    plain.Bcast(_bytes(data), root)
+    _end(late)
+    return _loads(data)
+
+
+def gather(comm: Any, obj: Any, root: int = 0) -> list[Any] | None:
+    """Gather objects. Collective over `comm`."""
+    data = _dumps(obj)
+    here = comm.rank == root
+    plain, most, late = _gate(comm, "gather", len(data))
+    if most <= SMALL:
+        into = bytearray(comm.size * (HEAD + most) if here else 0)
+        plain.Gather(_bytes(_slot(data, most)), _bytes(into) if here else None, root)
+        _end(late)
+        return _unslot(into, most) if here else None
+    lengths = _words(comm.size if here else 0)
+    plain.Gather(array("q", [len(data)]), lengths if here else None, root)
+    into = bytearray(sum(lengths))
+    plain.Gatherv(_bytes(data), _bytes(into, lengths) if here else None, root)
+    _end(late)
+    return _cut(into, lengths) if here else None
+
+
+def scatter(comm: Any, objs: Sequence[Any] | None, root: int = 0) -> Any:
+    """Scatter objects. Collective over `comm`."""
+    here = comm.rank == root
+    parts = _dumps_each(objs or (), comm.size) if here else []
+    plain, most, late = _gate(comm, "scatter", max(map(len, parts), default=0))
+    if most <= SMALL:
+        slots = b"".join([_slot(part, most) for part in parts])
+        into = bytearray(HEAD + most)
+        plain.Scatter(_bytes(slots) if here else None, _bytes(into), root)
+        _end(late)
+        return _unslot(into, most)[0]
+    length, lengths = _words(1), array("q", map(len, parts))
+    plain.Scatter(lengths if here else None, length, root)
+    into = bytearray(length[0])
+    together = _bytes(b"".join(parts), lengths) if here else None
+    plain.Scatterv(together, _bytes(into), root)
+    _end(late)
+    return _loads(into)
+
+
+def allgather(comm: Any, obj: Any) -> list[Any]:
+    """Gather objects to all ranks. Collective over `comm`."""
+    return _to_all(comm, obj, "allgather", "Allgather", comm.size)
+
+
+def neighbor_allgather(comm: Any, obj: Any) -> list[Any]:
+    """Gather the neighbours' objects. Collective over `comm`."""
+    names = "neighbor_allgather", "Neighbor_allgather"
+    return _to_all(comm, obj, *names, comm.indegree)
+
+
+def _to_all(comm: Any, obj: Any, operation: str, method: str, n_in: int) -> list[Any]:
+    data = _dumps(obj)
+    plain, most, late = _gate(comm, operation, len(data))
+    if most <= SMALL:
+        into = bytearray(n_in * (HEAD + most))
+        getattr(plain, method)(_bytes(_slot(data, most)), _bytes(into))
+        _end(late)
+        return _unslot(into, most)
+    lengths = _words(n_in)
+    getattr(plain, method)(array("q", [len(data)]), lengths)
+    into = bytearray(sum(lengths))
+    getattr(plain, method + "v")(_bytes(data), _bytes(into, lengths))
+    _end(late)
+    return _cut(into, lengths)
+
+
+def alltoall(comm: Any, objs: Sequence[Any]) -> list[Any]:
+    """Exchange objects between all ranks. Collective over `comm`."""
+    parts = _dumps_each(objs, comm.size)
+    return _all_to_all(comm, parts, "alltoall", "Alltoall", comm.size)
+
+
+def neighbor_alltoall(comm: Any, objs: Sequence[Any]) -> list[Any]:
+    """Exchange objects with the neighbours. Collective over `comm`."""
+    parts = _dumps_each(objs, comm.outdegree)
+    names = "neighbor_alltoall", "Neighbor_alltoall"
+    return _all_to_all(comm, parts, *names, comm.indegree)
+
+
+def _all_to_all(
+    comm: Any, parts: list[bytes], operation: str, method: str, n_in: int
+) -> list[Any]:
+    plain, most, late = _gate(comm, operation, max(map(len, parts), default=0))
+    if most <= SMALL:
+        slots = b"".join([_slot(part, most) for part in parts])
+        into = bytearray(n_in * (HEAD + most))
+        getattr(plain, method)(_bytes(slots), _bytes(into))
+        _end(late)
+        return _unslot(into, most)
+    sent, received = array("q", map(len, parts)), _words(n_in)
+    getattr(plain, method)(sent, received)
+    into = bytearray(sum(received))
+    together = _bytes(b"".join(parts), sent)
+    getattr(plain, method + "v")(together, _bytes(into, received))
+    _end(late)
+    return _cut(into, received)
+
+
+def _dumps_each(objs: Sequence[Any], n: int) -> list[bytes]:
     parts = [_dumps(obj) for obj in objs]
-    if len(parts) != comm.size:
-        message = f"expecting {comm.size} items, got {len(parts)}"
+    if len(parts) != n:
+        message = f"expecting {n} items, got {len(parts)}"
         raise ValueError(message)
     return parts
 

@@ -13,6 +13,8 @@ cannot be interrupted: call it on the class of the requests,
 ``MPI.Message.Probe(g.comm)`` likewise: use ``g.comm.Mprobe()``.
 """
 
+# ruff: noqa: D102, N802 - mpi4py's methods, with mpi4py's names and meaning
+
 from __future__ import annotations
 
 import functools
@@ -80,10 +82,10 @@ class Waiting:
         return channel
 
     def _done(self) -> None:
-        if not self:  # a persistent one stays
+        if not self:  # type: ignore[truthy-bool] # a persistent one stays
             self._channel.started.pop(id(self), None)
 
-    def Wait(self, status: MPI.Status | None = None) -> bool:  # noqa: N802
+    def Wait(self, status: MPI.Status | None = None) -> bool:
         self._ready("Wait").wait(self, "Wait", status)  # type: ignore[arg-type]
         self._done()
         return True
@@ -96,7 +98,7 @@ class Waiting:
         self._done()
         return result[1]
 
-    def Test(self, status: MPI.Status | None = None) -> bool:  # noqa: N802
+    def Test(self, status: MPI.Status | None = None) -> bool:
         from mpi4py import MPI
 
         channel = self._ready("Test")
@@ -118,7 +120,7 @@ class Waiting:
             channel.poll("test")
         return result
 
-    def Get_status(self, status: MPI.Status | None = None) -> bool:  # noqa: N802
+    def Get_status(self, status: MPI.Status | None = None) -> bool:
         from mpi4py import MPI
 
         channel = self._ready("Get_status")
@@ -130,7 +132,7 @@ class Waiting:
     get_status = Get_status
 
     @classmethod
-    def Waitall(  # noqa: N802
+    def Waitall(
         cls,
         requests: Sequence[MPI.Request],
         statuses: list[MPI.Status] | None = None,
@@ -147,7 +149,7 @@ class Waiting:
         return _wait_all(requests, statuses, "waitall", lowercase=True)
 
     @classmethod
-    def Waitany(  # noqa: N802
+    def Waitany(
         cls, requests: Sequence[MPI.Request], status: MPI.Status | None = None
     ) -> int:
         from mpi4py import MPI
@@ -163,7 +165,7 @@ class Waiting:
         return _wait_any(MPI.Request.waitany, requests, "waitany", status)  # type: ignore[no-any-return]
 
     @classmethod
-    def Waitsome(  # noqa: N802
+    def Waitsome(
         cls,
         requests: Sequence[MPI.Request],
         statuses: list[MPI.Status] | None = None,
@@ -171,7 +173,7 @@ class Waiting:
         from mpi4py import MPI
 
         done = _wait_some(MPI.Request.Waitsome, requests, "Waitsome", statuses)
-        return done and [i for i, _, _ in done]
+        return None if done is None else [i for i, _, _ in done]
 
     @classmethod
     def waitsome(
@@ -293,13 +295,13 @@ def _message() -> type:
             request = getattr(MPI.Message, name)(self, *args)
             return adopt(request, self._channel)
 
-        def Irecv(self, buf: Any) -> Any:  # noqa: N802
+        def Irecv(self, buf: Any) -> Any:
             return self._start("Irecv", buf)
 
         def irecv(self) -> Any:
             return self._start("irecv")
 
-        def Recv(self, buf: Any, status: MPI.Status | None = None) -> None:  # noqa: N802
+        def Recv(self, buf: Any, status: MPI.Status | None = None) -> None:
             self._start("Irecv", buf).Wait(status)
 
         def recv(self, status: MPI.Status | None = None) -> Any:
@@ -315,8 +317,8 @@ def adopt(request: MPI.Request, channel: Channel) -> Any:
     made = classes()
     cls = made.Prequest if isinstance(request, MPI.Prequest) else made.Request
     mine = cls(request)
-    mine._channel = channel  # noqa: SLF001
-    mine._generation = channel.generation  # noqa: SLF001
+    mine._channel = channel
+    mine._generation = channel.generation
     channel.keep(mine)
     return mine
 

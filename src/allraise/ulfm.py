@@ -122,7 +122,7 @@ class RevokeChannel(Lane):
         from mpi4py import MPI
 
         self._revocable.append(comm)
-        hidden, _tag = MPI._commctx_intra(comm)  # type: ignore[attr-defined]  # noqa: SLF001
+        hidden, _tag = MPI._commctx_intra(comm)  # noqa: SLF001
         self._revocable.append(hidden)
 
     def renew(self, ident: int) -> None:
@@ -194,7 +194,7 @@ class RevokeChannel(Lane):
 
     def pass_gate(
         self,
-        comm: MPI.Intracomm,  # noqa: ARG002
+        start: Callable[[], MPI.Request],  # noqa: ARG002
         gates: Gates,  # noqa: ARG002
         operation: str,
     ) -> None:

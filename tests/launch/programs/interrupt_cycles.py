@@ -18,7 +18,9 @@ N, SEED = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1
 
 def same(got, expected):
     if not np.array_equal(got, expected):
-        raise AssertionError(f"corrupt: {np.ravel(got)[:4]} instead of {np.ravel(expected)[:4]}")
+        raise AssertionError(
+            f"corrupt: {np.ravel(got)[:4]} instead of {np.ravel(expected)[:4]}"
+        )
 
 
 def allreduce(c, cycle, n):
@@ -83,7 +85,9 @@ for cycle in range(N):
         (shared.choice(OPS), shared.choice([1, 100, 10_000, 100_000]))
         for _ in range(shared.randint(1, 8))
     ]
-    failing = shared.sample(range(P), shared.choice([0, 1, 1, 1, min(2, P), min(3, P), P]))
+    failing = shared.sample(
+        range(P), shared.choice([0, 1, 1, 1, min(2, P), min(3, P), P])
+    )
     where = own.randrange(len(program) + 1)  # each its own
 
     def block(c):
@@ -101,8 +105,13 @@ for cycle in range(N):
         print(f"WRONG cycle {cycle} rank {ME}: {exc!r}", flush=True)
         WORLD.Abort(3)
     if n_failed < len(failing) or (n_failed and not failing):
-        print(f"WRONG cycle {cycle} rank {ME}: {n_failed} failed, {failing}", flush=True)
+        print(
+            f"WRONG cycle {cycle} rank {ME}: {n_failed} failed, {failing}", flush=True
+        )
         WORLD.Abort(3)
     n_faults += bool(failing)
 if ME == 0:
-    print(f"ok {N} cycles, {n_faults} failed, {regions.channel.generation} lanes", flush=True)
+    print(
+        f"ok {N} cycles, {n_faults} failed, {regions.channel.generation} lanes",
+        flush=True,
+    )

@@ -148,7 +148,10 @@ def derived_cart(c):
 def derived_chain(c):
     # Rank by rank: each waits for the next in a pair, the last for the failing one.
     order = [r for r in range(P) if r not in FAILING] + [BAD]
-    pairs = [c.Split(0 if c.rank in pair else MPI.UNDEFINED) for pair in zip(order, order[1:])]
+    pairs = [
+        c.Split(0 if c.rank in pair else MPI.UNDEFINED)
+        for pair in zip(order, order[1:])
+    ]
     if c.rank in FAILING:
         raise Fault
     for pair in reversed([pair for pair in pairs if pair]):
@@ -164,7 +167,13 @@ DERIVED = {
     "cart": derived_cart,
     "chain": derived_chain,
 }
-GROUPS = {"upper": UPPER, "lower": LOWER, "p2p": P2P, "requests": REQUESTS, "derived": DERIVED}
+GROUPS = {
+    "upper": UPPER,
+    "lower": LOWER,
+    "p2p": P2P,
+    "requests": REQUESTS,
+    "derived": DERIVED,
+}
 LATE = {"half", "cart", "chain"}  # fail inside
 
 regions = Regions(WORLD)
