@@ -33,9 +33,9 @@ from allraise.record import dump_plain, load_plain, minimal
 from allraise.signals import signals_held_back
 from allraise.verdict import (
     EVERYWHERE,
-    Terms,
     Verdict,
-    reduce_verdict,
+    read_verdict,
+    reduce_vector,
     severity_of,
     token_of,
 )
@@ -44,29 +44,25 @@ if TYPE_CHECKING:
     from allraise.private import Private
 
 
-def outcome_due(private: Private) -> BaseException | None:
-    """Return the exception that a rank must raise before it does anything else.
-
-    Not collective. There is one while a failure further out is settled and this
-    rank is on its way there.
-    """
-    if private.settled is not None and len(private.steps) >= private.settled[0]:
-        return private.settled[1]
-    return None
-
-
 def enter(private: Private, step: str) -> None:
-    """Open a region; `outcome_due` was asked before.
+    """Open a region.
 
     Not collective.
+
+    Raises:
+        BaseException: The outcome of a failure further out that is settled,
+            while this rank is on its way there. It opens nothing.
     """
+    settled = private.settled
+    if settled is not None and len(private.steps) >= settled[0]:
+        raise settled[1]
     private.counts[-1] += 1
     private.counts.append(0)
     private.steps.append(step)
 
 
 def leave(
-    private: Private, exc: BaseException | None, terms: Terms, *, refused: bool = False
+    private: Private, exc: BaseException | None, place: int, *, refused: bool = False
 ) -> BaseException | None:
     """Close the region that was opened last, and agree on how it ended.
 
@@ -75,7 +71,7 @@ def leave(
     Args:
         private: This rank's side.
         exc: What ended the region on this rank, or None.
-        terms: What the region was opened with.
+        place: Root and ``everywhere``, from `place_of`.
         refused: Whether `exc` says that this rank's arguments were wrong.
 
     Returns:
@@ -83,34 +79,35 @@ def leave(
         failure already, or where every rank's arguments were refused; None if
         no rank failed.
     """
-    if private.settled is None and private.comm is not None:
-        try:
-            exc, verdict, interruption = reduce_verdict(
-                private, exc, terms, refused=refused
-            )
-        except BaseException:  # MPI itself failed: there is no agreement to be had
-            _close(private, None)
-            raise
-        if verdict.success:
-            _close(private, None)
-            if interruption is not None:
-                raise interruption
-            return None
-        with signals_held_back():
-            outcome = _fail(private, exc, verdict, refused=refused)
-            private.settled = (verdict.depth, outcome)
-            _close(private, verdict.depth)
-        if interruption is not None:
-            raise interruption
-        return outcome
     if private.settled is not None:
         depth, outcome = private.settled
         _close(private, depth)
         return outcome
-    if exc is not None and not refused:
-        exc = _fail_alone(private, exc, terms)
-    _close(private, None)
-    return exc
+    if private.comm is None:
+        if exc is not None and not refused:
+            exc = _fail_alone(private, exc)
+        _close(private, None)
+        return exc
+    try:
+        exc, interruption = reduce_vector(private, exc, place, refused=refused)
+    except BaseException:  # MPI itself failed: there is no agreement to be had
+        _close(private, None)
+        raise
+    # Severity 0 and one hash: nobody failed, and all stand at one step. Read in
+    # place, for this is every guard that goes well.
+    total = private.total
+    if total[0] == 0 and total[3] == -total[4]:
+        _close(private, None)
+        failure = None
+    else:
+        verdict = read_verdict(private)
+        with signals_held_back():
+            failure = _fail(private, exc, verdict, refused=refused)
+            private.settled = (verdict.depth, failure)
+            _close(private, verdict.depth)
+    if interruption is not None:
+        raise interruption
+    return failure
 
 
 def _close(private: Private, failed_depth: int | None) -> None:
@@ -122,7 +119,7 @@ def _close(private: Private, failed_depth: int | None) -> None:
     private.counts.pop()
 
 
-def _fail_alone(private: Private, exc: BaseException, terms: Terms) -> BaseException:
+def _fail_alone(private: Private, exc: BaseException) -> BaseException:
     """Make the outcome on a communicator of one rank."""
     if token_of(private, exc):
         return exc
@@ -130,7 +127,7 @@ def _fail_alone(private: Private, exc: BaseException, terms: Terms) -> BaseExcep
     own, live = _contribution(private, exc, 0)
     bundle = own if own.ranks else _brief(private, exc)
     agreed = Agreed(private.n_failed, private, 0)
-    return _outcome(terms.step, bundle, severity_of(exc), live, agreed)
+    return _outcome(private.steps[-1], bundle, severity_of(exc), live, agreed)
 
 
 def _fail(

@@ -12,9 +12,10 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from allraise.agreement import enter, leave, outcome_due
-from allraise.arguments import check_arguments, locate
+from allraise.agreement import enter, leave
+from allraise.arguments import check_arguments, checked_before, locate
 from allraise.exceptions import CheckpointException
+from allraise.verdict import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,18 +72,23 @@ class guard:  # noqa: N801 reads as the block it is
         everywhere: bool = False,
         timeout: float | None = None,
     ) -> None:
-        self._arguments = check_arguments(
-            comm, step, root=root, everywhere=everywhere, timeout=timeout
-        )
         # One for each entry that has not ended: a decorated function recurses.
         self._entered: list[Private] = []
+        self._step = step
+        self._comm = comm
+        self._place = 0
+        self._private = checked_before(comm, step, root, everywhere, timeout)
+        if self._private is None:
+            arguments = check_arguments(
+                comm, step, root=root, everywhere=everywhere, timeout=timeout
+            )
+            self._place = place_of(arguments.root, everywhere=everywhere)
 
     def __enter__(self) -> Self:
-        private = locate(self._arguments)
-        due = outcome_due(private)
-        if due is not None:
-            raise due
-        enter(private, self._arguments.terms.step)
+        private = self._private
+        if private is None or private.closed or private.is_finalized():
+            private = self._private = locate(self._comm, self._place)
+        enter(private, self._step)
         self._entered.append(private)
         return self
 
@@ -92,7 +98,7 @@ class guard:  # noqa: N801 reads as the block it is
         exc: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        outcome = leave(self._entered.pop(), exc, self._arguments.terms)
+        outcome = leave(self._entered.pop(), exc, self._place)
         # Where the outcome is what was raised, that goes on as it is.
         if outcome is not None and outcome is not exc:
             raise outcome
@@ -167,14 +173,19 @@ def collect(
 
     Success costs one ``Allreduce`` of 7 int64 (56 bytes).
     """
-    arguments = check_arguments(
-        comm, step, root=root, everywhere=everywhere, timeout=timeout, exc=exc
-    )
-    private = locate(arguments)
-    outcome = outcome_due(private)
-    if outcome is None:
+    place = 0
+    private = checked_before(comm, step, root, everywhere, timeout)
+    if private is None or exc is not None:
+        arguments = check_arguments(
+            comm, step, root=root, everywhere=everywhere, timeout=timeout, exc=exc
+        )
+        place = place_of(arguments.root, everywhere=everywhere)
+        private = locate(comm, place)
+    try:
         enter(private, step)
-        outcome = leave(private, exc, arguments.terms)
+    except CheckpointException as due:
+        return due
+    outcome = leave(private, exc, place)
     if outcome is None or isinstance(outcome, CheckpointException):
         return outcome
     raise outcome

@@ -21,9 +21,9 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from allraise.agreement import enter, leave, outcome_due
+from allraise.agreement import enter, leave
 from allraise.arguments import check_arguments, locate
-from allraise.verdict import Terms
+from allraise.verdict import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,10 +63,12 @@ class CollectiveSteps:
         self, comm: MPI.Intracomm | None = None, coordinator_rank: int = 0
     ) -> None:
         arguments = check_arguments(comm, "", root=coordinator_rank)
-        self._begin(locate(arguments), arguments.terms.root)
+        private = locate(comm, arguments.root)
+        self._begin(private, arguments.root)
 
     def _begin(self, private: Private, coordinator_rank: int) -> None:
         self._private = private
+        self._place = place_of(coordinator_rank, everywhere=True)
         self.rank = private.rank
         self.coordinator_rank = coordinator_rank
         self.is_coordinator = private.rank == coordinator_rank
@@ -238,9 +240,6 @@ class CollectiveSteps:
 
         Collective over comm. A rank that has no part returns None.
         """
-        due = outcome_due(self._private)
-        if due is not None:
-            raise due
         enter(self._private, step)
         result = failure = None
         try:
@@ -248,8 +247,7 @@ class CollectiveSteps:
                 result = part()
         except BaseException as error:
             failure = error
-        terms = Terms(step, self.coordinator_rank, everywhere=True)
-        outcome = leave(self._private, failure, terms)
+        outcome = leave(self._private, failure, self._place)
         if outcome is not None:
             raise outcome
         return cast("T", result)

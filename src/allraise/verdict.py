@@ -27,25 +27,24 @@ from allraise.private import VECTOR_LENGTH
 if TYPE_CHECKING:
     from allraise.private import Private
 
-_VECTOR: Final = struct.Struct(f"={VECTOR_LENGTH}q")
+_PACK_INTO: Final = struct.Struct(f"={VECTOR_LENGTH}q").pack_into
 
-# In the place: 32 bits of root, one bit of `everywhere`, then the depth.
+# In the place: 32 bits of root, one bit of `everywhere`, then minus the depth.
 EVERYWHERE: Final = 1 << 32
-_DEPTH: Final = 1 << 33
+_PLACE_BITS: Final = 33
 
 # A severity that no rank sends: the reduction has not happened yet.
 _PENDING: Final = -1
 
-# The hash leaves the sign bit and one more alone, so that its negative fits.
-_HASH_MASK: Final = (1 << 62) - 1
+# Of the number that tells steps apart: 61 bits of hash, to which depth and count
+# are added without reaching the sign bit.
+_HASH_BITS: Final = 61
+_COUNT_BITS: Final = 40
 
 
-class Terms(NamedTuple):
-    """What a region was opened with."""
-
-    step: str
-    root: int = 0
-    everywhere: bool = False
+def place_of(root: int, *, everywhere: bool) -> int:
+    """Pack what a region was opened with into the place, without the depth."""
+    return root + EVERYWHERE if everywhere else root
 
 
 class Verdict(NamedTuple):
@@ -60,14 +59,9 @@ class Verdict(NamedTuple):
     minus_token_low: int
 
     @property
-    def success(self) -> bool:
-        """Whether nobody failed and all stand at one step."""
-        return not self.severity and self.hash_high == -self.minus_hash_low
-
-    @property
     def depth(self) -> int:
         """The outermost depth at which any rank stands."""
-        return -(self.place // _DEPTH)
+        return -(self.place >> _PLACE_BITS)
 
     @property
     def root(self) -> int:
@@ -84,7 +78,8 @@ class Verdict(NamedTuple):
 def _hash_of(step: str) -> int:
     # Not hash(): Python salts it in each process.
     text = step.encode(errors="surrogatepass")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
+    digest = hashlib.blake2b(text, digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> (64 - _HASH_BITS)
 
 
 def severity_of(exc: BaseException | None) -> int:
@@ -100,38 +95,38 @@ def token_of(private: Private, exc: BaseException) -> int:
     return agreed.token if agreed and agreed.owner is private else 0
 
 
-def reduce_verdict(
-    private: Private, exc: BaseException | None, terms: Terms, *, refused: bool
-) -> tuple[BaseException | None, Verdict, BaseException | None]:
+def reduce_vector(
+    private: Private, exc: BaseException | None, place: int, *, refused: bool
+) -> tuple[BaseException | None, BaseException | None]:
     """Do the one Allreduce, whatever a signal handler raises around it.
 
+    Collective over comm. What it tells is in ``private.total``.
+
+    Args:
+        private: This rank's side, its innermost region the one that ends.
+        exc: What ended it, or None.
+        place: From `place_of`.
+        refused: Whether this rank's arguments were refused.
+
     Returns:
-        The failure of this rank, the verdict, and an exception that a signal
-        handler raised when the reduction was done.
+        The failure of this rank, and an exception that a signal handler raised
+        when the reduction was done.
     """
-    depth = len(private.steps)
-    place = terms.root - depth * _DEPTH
-    if terms.everywhere:
-        place += EVERYWHERE
-    # Linear mixing is enough: steps differ by their hash already.
-    digest = _hash_of(terms.step) + depth * 0x9E3779B97F4A7C15
-    digest = (digest + private.counts[-2] * 0xC2B2AE3D27D4EB4F) & _HASH_MASK
-    interruption = None
+    steps = private.steps
+    depth = len(steps)
+    # Sums are enough: the hash of the step is spread, the rest fits beside.
+    digest = _hash_of(steps[-1]) + (depth << _COUNT_BITS) + private.counts[-2]
+    place -= depth << _PLACE_BITS
     mine, total = private.mine, private.total
+    interruption = None
     while True:
-        token = token_of(private, exc) if exc is not None else 0
+        severity = token = 0
+        if exc is not None:
+            severity, token = severity_of(exc), token_of(private, exc)
         total[0] = _PENDING
         try:
-            _VECTOR.pack_into(
-                mine,
-                0,
-                severity_of(exc),
-                -refused,
-                place,
-                digest,
-                -digest,
-                token,
-                -token,
+            _PACK_INTO(
+                mine, 0, severity, -refused, place, digest, -digest, token, -token
             )
             private.comm.Allreduce(mine, total, private.op)
         except BaseException as error:
@@ -143,4 +138,9 @@ def reduce_verdict(
                 exc = error
                 continue
             interruption = error
-        return exc, Verdict._make(_VECTOR.unpack(total)), interruption
+        return exc, interruption
+
+
+def read_verdict(private: Private) -> Verdict:
+    """Return what the last reduction told."""
+    return Verdict(*private.total)
