@@ -13,7 +13,6 @@ else fails.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from pathlib import Path
 from traceback import StackSummary, TracebackException, extract_tb
@@ -181,7 +180,7 @@ def _capture_text(
 
 def _origin() -> Origin:
     try:
-        return Origin(socket.gethostname(), os.getpid(), time.time())
+        return Origin(os.uname().nodename, os.getpid(), time.time())
     except BaseException:
         return Origin("", os.getpid(), time.time())
 

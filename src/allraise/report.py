@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,6 +114,8 @@ class Report:
         Raises:
             OSError: It cannot be written; a file that was there is unharmed.
         """
+        import tempfile  # three milliseconds that no guard needs
+
         target = Path(path)
         text = json.dumps(self.to_dict(), indent=1)
         handle, name = tempfile.mkstemp(
@@ -206,6 +206,8 @@ def load_report(path: str | os.PathLike[str]) -> Report:
 
 def describe_environment() -> dict[str, Any]:
     """Describe this process; asks MPI only if the program has started it."""
+    import platform
+
     mpi = sys.modules.get("mpi4py.MPI")
     library = ""
     if mpi is not None:

@@ -16,7 +16,6 @@ A value and its negative tell whether all are equal::
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -76,7 +75,10 @@ class Verdict(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def _hash_of(step: str) -> int:
-    # Not hash(): Python salts it in each process.
+    # Not hash(): Python salts it in each process. Imported here because OpenSSL
+    # takes three milliseconds to load.
+    import hashlib
+
     text = step.encode(errors="surrogatepass")
     digest = hashlib.blake2b(text, digest_size=8).digest()
     return int.from_bytes(digest, "big") >> (64 - _HASH_BITS)
