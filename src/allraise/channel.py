@@ -205,10 +205,10 @@ class Channel(Lane):
         try:
             while i := self._waitany(watched):
                 self._heard(i - 1)
-                self._give_up_if_closed(gates, [gate], operation)
+                self._give_up_if_closed(gates, [gate, start], operation)
         except BaseException as exc:
             if gate:
-                LEAKED.append(gate)
+                LEAKED.extend((gate, start))  # it holds the gate's buffers
                 raise
             return exc
         return None
@@ -240,20 +240,20 @@ class Channel(Lane):
         (self, *self.enclosing)[i].read()
 
     def _give_up_if_failed(
-        self, abandoned: Sequence[MPI.Request], operation: str
+        self, abandoned: Sequence[object], operation: str
     ) -> None:
         # Receives and sends are given up for any failure: it woke the peer too.
         if self.failed or any(channel.failed for channel in self.enclosing):
             self._give_up(abandoned, operation)
 
     def _give_up_if_closed(
-        self, gates: Gates, abandoned: Sequence[MPI.Request], operation: str
+        self, gates: Gates, abandoned: Sequence[object], operation: str
     ) -> None:
         channels = (self, *self.enclosing)
         if any(channel.announced.closes(gates) for channel in channels):
             self._give_up(abandoned, operation)
 
-    def _give_up(self, abandoned: Sequence[MPI.Request], operation: str) -> NoReturn:
+    def _give_up(self, abandoned: Sequence[object], operation: str) -> NoReturn:
         LEAKED.extend(abandoned)
         channels = (self, *self.enclosing)
         # Where an enclosing guard has failed, this rank stops for that one.

@@ -136,7 +136,7 @@ def _gated_init(name: str) -> Any:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         with self.behind_gate(name) as plain:
             request = getattr(plain, name)(*args, **kwargs)
-        return pending.adopt(request, self._channel)
+        return pending.adopt(request, self._channel, (args, kwargs))
 
     return _named(name, method, f"{name} behind a gate. Collective.")
 
@@ -151,7 +151,7 @@ def _starting(base: type, name: str) -> Any:
         except Exception:
             channel.raise_if_failed(name)  # revoked meanwhile
             raise
-        return pending.adopt(request, channel)
+        return pending.adopt(request, channel, (args, kwargs))
 
     return _named(name, method, f"{name}, returns an interruptible request.")
 

@@ -74,6 +74,7 @@ class Waiting:
 
     _channel: Channel
     _generation: int
+    _buffers: object
 
     def _ready(self, operation: str) -> Channel:
         channel = self._channel
@@ -310,8 +311,15 @@ def _message() -> type:
     return Message
 
 
-def adopt(request: MPI.Request, channel: Channel) -> Any:
-    """Return a request of mpi4py as an interruptible one. Not collective."""
+def adopt(request: MPI.Request, channel: Channel, buffers: object = None) -> Any:
+    """Return a request of mpi4py as an interruptible one. Not collective.
+
+    Args:
+        request: mpi4py's.
+        channel: does the waiting.
+        buffers: kept with it: mpi4py 4.1 does not hold those of nonblocking and
+            persistent collectives.
+    """
     from mpi4py import MPI
 
     made = classes()
@@ -319,6 +327,7 @@ def adopt(request: MPI.Request, channel: Channel) -> Any:
     mine = cls(request)
     mine._channel = channel
     mine._generation = channel.generation
+    mine._buffers = buffers
     channel.keep(mine)
     return mine
 

@@ -1,11 +1,16 @@
 """A guard of the smallest kind, to test waking without the rest of allraise."""
 
+import os
 from array import array
 
 from mpi4py import MPI
 
+from allraise import channel
 from allraise.interruptible import communicator
 from allraise.ulfm import make_channel
+
+
+channel.DIRECT_LIMIT = int(os.environ.get("STANDIN_DIRECT_LIMIT", "64"))
 
 
 class Interrupted(Exception):
@@ -29,14 +34,12 @@ class Regions:
         except BaseException as error:
             exc = error
             self.channel.announce()
-        n_failed = array("i", [0])
+        mine, n_failed = array("i", [exc is not None]), array("i", [0])
         if self.channel.needs_relay:
-            request = self.private.Iallreduce(
-                array("i", [exc is not None]), n_failed, MPI.SUM
-            )
+            request = self.private.Iallreduce(mine, n_failed, MPI.SUM)
             self.channel.relay_until(request)
         else:
-            self.private.Allreduce(array("i", [exc is not None]), n_failed, MPI.SUM)
+            self.private.Allreduce(mine, n_failed, MPI.SUM)
         if n_failed[0]:
             self.channel.drain()
         return exc, n_failed[0]

@@ -1,0 +1,102 @@
+"""A peer's failure wakes the ranks that are blocked in communication."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import mpirun
+import pytest
+
+PROGRAMS = Path(__file__).parent / "programs"
+GROUPS = ["upper", "lower", "p2p", "requests", "derived"]
+ULFM = {"OMPI_MCA_mpi_ft_enable": "1"}
+
+
+def run(n_ranks, program, *args, **how):
+    how = {"deadline_s": 90, **how}
+    words = [str(arg) for arg in args]
+    ended = mpirun.run(n_ranks, [str(PROGRAMS / program), *words], **how)
+    assert not ended.timed_out, ended.output
+    assert ended.returncode == 0, ended.output
+    assert "WRONG" not in ended.output
+    return ended
+
+
+@cache
+def has_ulfm():
+    """Whether the launcher of this runtime knows ``--with-ft``: Open MPI 5."""
+    code = "from mpi4py import MPI; print(MPI.Get_library_version())"
+    return "Open MPI v5" in mpirun.run(1, ["-c", code]).stdout
+
+
+@pytest.fixture(params=["messages", "revoke", "launched with ULFM"])
+def way(request):
+    """How peers are woken, as arguments of `run`."""
+    if request.param == "messages":
+        return {}
+    if not has_ulfm():
+        pytest.skip("needs Open MPI 5, the only one with ULFM")
+    if request.param == "revoke":
+        return {"env": ULFM}
+    return {"options": ["--with-ft", "ulfm"]}
+
+
+@pytest.mark.parametrize("failing", [[0], [1], [1, 2]], ids=str)
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_failure_wakes_ranks_in_each_operation(group, failing):
+    """One failing rank, rank 0 and another, and two at once."""
+    run(4, "interrupt_each.py", group, *failing)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_failure_wakes_the_only_other_rank(group):
+    """With two ranks, where collectives take short cuts."""
+    run(2, "interrupt_each.py", group, 1)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_revoke_wakes_ranks_in_each_operation(group, way):
+    """The same by a revoke; by messages for comparison, with three ranks."""
+    run(3, "interrupt_each.py", group, 1, **way)
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3, 4])
+def test_random_faults_neither_hang_nor_corrupt(n_ranks):
+    """Mixed operations, 8 bytes to 800 kB; any message that is stale would show."""
+    ended = run(n_ranks, "interrupt_cycles.py", 150, n_ranks)
+    assert "ok 150 cycles" in ended.stdout
+
+
+def test_random_faults_with_relays(monkeypatch):
+    """Announcements go from neighbour to neighbour, as among many ranks."""
+    monkeypatch.setenv("STANDIN_DIRECT_LIMIT", "1")
+    assert "ok 150 cycles" in run(5, "interrupt_cycles.py", 150).stdout
+
+
+def test_random_faults_with_a_revoke(way):
+    """The same programs, woken by a revoke."""
+    assert "ok 150 cycles" in run(3, "interrupt_cycles.py", 150, **way).stdout
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 3, 4])
+def test_results_are_those_of_mpi4py(n_ranks):
+    """Where nothing fails, every operation gives what the plain one gives."""
+    assert "ok" in run(n_ranks, "interrupt_same.py").stdout
+
+
+def test_results_are_those_of_mpi4py_with_ulfm(way):
+    """And where a revoke would wake."""
+    assert "ok" in run(2, "interrupt_same.py", **way).stdout
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
+def test_what_one_rank_gets_wrong_alone_hangs_no_other(n_ranks):
+    """Unpicklable objects, bad buffers, signals at a gate, stale communicators."""
+    assert "ok" in run(n_ranks, "interrupt_alone.py").stdout
+
+
+def test_the_table_names_every_method_of_mpi4py():
+    """A new method of mpi4py is refused until somebody has thought about it."""
+    lines = run(1, "interrupt_table.py").stdout.splitlines()
+    assert lines == [*["MISSING []"] * 4, "ok"]
