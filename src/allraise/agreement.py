@@ -41,10 +41,10 @@ from allraise.verdict import (
 )
 
 if TYPE_CHECKING:
-    from allraise.private import Private
+    from allraise.private import Private, Region
 
 
-def enter(private: Private, step: str) -> None:
+def enter(private: Private, region: Region) -> None:
     """Open a region.
 
     Not collective.
@@ -58,7 +58,7 @@ def enter(private: Private, step: str) -> None:
         raise settled[1]
     private.counts[-1] += 1
     private.counts.append(0)
-    private.steps.append(step)
+    private.steps.append(region)
 
 
 def leave(
@@ -127,7 +127,7 @@ def _fail_alone(private: Private, exc: BaseException) -> BaseException:
     own, live = _contribution(private, exc, 0)
     bundle = own if own.ranks else _brief(private, exc)
     agreed = Agreed(private.n_failed, private, 0)
-    return _outcome(private.steps[-1], bundle, severity_of(exc), live, agreed)
+    return _outcome(_step_of(private.steps[-1]), bundle, severity_of(exc), live, agreed)
 
 
 def _fail(
@@ -166,6 +166,10 @@ def _fail(
     made = _outcome(step, bundle, verdict.severity, live, agreed)
     made.locate(private.size, where)
     return made
+
+
+def _step_of(region: Region) -> str:
+    return region if isinstance(region, str) else region[0]
 
 
 def _where(private: Private, root: int) -> str:
@@ -214,7 +218,7 @@ def _spread(private: Private, gathered: Bundle, verdict: Verdict) -> tuple[str, 
     """
     data = b""
     if private.rank == verdict.root:
-        step = private.steps[verdict.depth - 1]
+        step = _step_of(private.steps[verdict.depth - 1])
         try:
             told = gathered
             if not verdict.everywhere:

@@ -55,7 +55,8 @@ def _checked_timeout(timeout: object) -> float | None:
     return float(timeout)
 
 
-def _check_step(step: object) -> None:
+def check_step(step: object) -> None:
+    """Refuse a step that is no text. Not collective."""
     if isinstance(step, str):
         return
     hint = "; as a decorator it is written @guard()" if callable(step) else ""
@@ -117,7 +118,7 @@ def check_arguments(
         if exc is not None and not isinstance(exc, BaseException):
             msg = f"exc must be an exception or None, got {type(exc).__name__}"
             raise TypeError(msg)
-        _check_step(step)
+        check_step(step)
         if not isinstance(everywhere, bool):
             kind = type(everywhere).__name__
             msg = f"everywhere must be True or False, got {kind}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from traceback import extract_stack
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from allraise.bodies import dump_exception
 from allraise.bundle import Bundle
@@ -16,11 +16,14 @@ from allraise.exceptions import StepMismatchError
 from allraise.frames import frames_from_summary
 from allraise.record import Record
 
+if TYPE_CHECKING:
+    from allraise.private import Region
+
 # Where more sets of ranks than this stand apart, reading on tells nothing new.
 MAX_POSITIONS: Final = 32
 
 
-def position_of(step: str, depth: int, count: int) -> Record:
+def position_of(region: Region, depth: int, count: int) -> Record:
     """Take down where this rank stands: the step, and the user's line.
 
     Not collective.
@@ -28,13 +31,15 @@ def position_of(step: str, depth: int, count: int) -> Record:
     frame = sys._getframe()  # noqa: SLF001 the documented way to one's caller
     while frame.f_back is not None and is_own_file(frame.f_code.co_filename):
         frame = frame.f_back
-    record = capture(StepMismatchError(_describe(step, depth, count)))
+    record = capture(StepMismatchError(_describe(region, depth, count)))
     frames = frames_from_summary(extract_stack(frame, limit=1))
     return Record((record.links[0]._replace(frames=frames),), origin=record.origin)
 
 
-def _describe(step: str, depth: int, count: int) -> str:
+def _describe(region: Region, depth: int, count: int) -> str:
+    step, kind = (region, "") if isinstance(region, str) else region
     name = f"step {step!r}" if step else "a step without a name"
+    name += f" ({kind})" if kind else ""
     return f"{name}, the {_ordinal(count)} at depth {depth}"
 
 

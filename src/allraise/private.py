@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from allraise.bundle import Bundle
 
+# What a region is told from others by: its step, and where it is a part of one
+# of the collective steps, which; two of these that differ must not go together,
+# for different collectives follow them.
+Region = str | tuple[str, str]
+
 # The numbers of the vector that is reduced; `verdict` says what they are.
 VECTOR_LENGTH = 7
 
@@ -43,7 +48,7 @@ class Private:
         size: Its size.
         counts: One number for each open region and one for the top: how many
             regions were entered within it so far.
-        steps: The step of each open region.
+        steps: Each open region.
         settled: The depth at which a failure was agreed, and the exception that
             is due there, while this rank is still deeper.
         closed: Whether the user has freed the communicator.
@@ -78,7 +83,7 @@ class Private:
         self.handle = 0
         self.is_finalized: Callable[[], bool] = _never
         self.counts = [0]
-        self.steps: list[str] = []
+        self.steps: list[Region] = []
         self.settled: tuple[int, BaseException] | None = None
         self.n_failed = 0
         self.last: tuple[int, Bundle] | None = None

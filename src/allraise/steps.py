@@ -22,7 +22,7 @@ import pickle
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from allraise.agreement import enter, leave
-from allraise.arguments import check_arguments, locate
+from allraise.arguments import check_arguments, check_step, locate, refuse
 from allraise.verdict import place_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from mpi4py import MPI
 
-    from allraise.private import Private
+    from allraise.private import Private, Region
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -106,15 +106,16 @@ class CollectiveSteps:
 
         Success costs three ``Allreduce`` of 56 bytes, a gather and a scatter.
         """
-        chunks = self._map_and_gather(step, map_fun)
+        region = self._region("reduce_scatter", step)
+        chunks = self._map_and_gather(region, map_fun)
 
         def reduce() -> list[Any]:
             results = reduce_fun([self._load(chunk) for chunk in chunks])
             return self._dump_each(results, "reduce_fun")
 
-        pieces = self._attempt(step, reduce, only_coordinator=True)
+        pieces = self._attempt(region, reduce, only_coordinator=True)
         piece = self._move("scatter", pieces, root=self.coordinator_rank)
-        return cast("R", self._attempt(step, lambda: self._load(piece)))
+        return cast("R", self._attempt(region, lambda: self._load(piece)))
 
     def all_reduce(
         self,
@@ -139,14 +140,15 @@ class CollectiveSteps:
 
         Success costs three ``Allreduce`` of 56 bytes, a gather and a bcast.
         """
-        chunks = self._map_and_gather(step, map_fun)
+        region = self._region("all_reduce", step)
+        chunks = self._map_and_gather(region, map_fun)
 
         def reduce() -> Any:
             return self._dump(reduce_fun([self._load(chunk) for chunk in chunks]))
 
-        result = self._attempt(step, reduce, only_coordinator=True)
+        result = self._attempt(region, reduce, only_coordinator=True)
         result = self._move("bcast", result, root=self.coordinator_rank)
-        return cast("R", self._attempt(step, lambda: self._load(result)))
+        return cast("R", self._attempt(region, lambda: self._load(result)))
 
     def all_gather(self, step: str, map_fun: Callable[[], T]) -> list[T]:
         """Map on every rank, and give all of them every value.
@@ -166,9 +168,10 @@ class CollectiveSteps:
 
         Success costs two ``Allreduce`` of 56 bytes and an allgather.
         """
-        data = self._attempt(step, lambda: self._dump(map_fun()))
+        region = self._region("all_gather", step)
+        data = self._attempt(region, lambda: self._dump(map_fun()))
         chunks = self._move("allgather", data)
-        return self._attempt(step, lambda: [self._load(chunk) for chunk in chunks])
+        return self._attempt(region, lambda: [self._load(chunk) for chunk in chunks])
 
     def broadcast(self, step: str, map_fun: Callable[[], T]) -> T:
         """Map on the coordinator alone, and give all the value.
@@ -188,9 +191,12 @@ class CollectiveSteps:
 
         Success costs two ``Allreduce`` of 56 bytes and a bcast.
         """
-        data = self._attempt(step, lambda: self._dump(map_fun()), only_coordinator=True)
+        region = self._region("broadcast", step)
+        data = self._attempt(
+            region, lambda: self._dump(map_fun()), only_coordinator=True
+        )
         data = self._move("bcast", data, root=self.coordinator_rank)
-        return cast("T", self._attempt(step, lambda: self._load(data)))
+        return cast("T", self._attempt(region, lambda: self._load(data)))
 
     def barrier(self) -> None:
         """Wait until every rank is here.
@@ -203,7 +209,7 @@ class CollectiveSteps:
 
         Costs one ``Allreduce`` of 56 bytes.
         """
-        self._attempt("barrier", lambda: None)
+        self._attempt(self._region("barrier", "barrier"), lambda: None)
 
     def broadcast_object(self, value: T | None) -> T:
         """Give all ranks the coordinator's value. Collective over comm."""
@@ -211,9 +217,10 @@ class CollectiveSteps:
 
     def gather_object(self, value: T) -> list[T] | None:
         """Give the coordinator every rank's value; None elsewhere. Collective."""
-        chunks = self._map_and_gather("gather_object", lambda: value)
+        region = self._region("gather_object", "gather_object")
+        chunks = self._map_and_gather(region, lambda: value)
         return self._attempt(
-            "gather_object",
+            region,
             lambda: [self._load(chunk) for chunk in chunks],
             only_coordinator=True,
         )
@@ -224,23 +231,35 @@ class CollectiveSteps:
 
     def scatter_object(self, values: list[T] | None) -> T:
         """Give each rank its part of the coordinator's list. Collective."""
-        step = "scatter_object"
+        region = self._region("scatter_object", "scatter_object")
         pieces = self._attempt(
-            step,
+            region,
             lambda: self._dump_each(values, "the coordinator"),
             only_coordinator=True,
         )
         piece = self._move("scatter", pieces, root=self.coordinator_rank)
-        return cast("T", self._attempt(step, lambda: self._load(piece)))
+        return cast("T", self._attempt(region, lambda: self._load(piece)))
+
+    def _region(self, kind: str, step: str) -> Region:
+        """Return what tells the parts of this step from those of others.
+
+        Not collective where the step is a str. All ranks name one coordinator,
+        for they communicate with it between the parts.
+        """
+        try:
+            check_step(step)
+        except TypeError as error:
+            raise refuse(self._private, error) from error.__cause__
+        return step, f"{kind}, coordinator {self.coordinator_rank}"
 
     def _attempt(
-        self, step: str, part: Callable[[], T], *, only_coordinator: bool = False
+        self, region: Region, part: Callable[[], T], *, only_coordinator: bool = False
     ) -> T:
         """Do one part of a step; raise on every rank if it failed on any.
 
         Collective over comm. A rank that has no part returns None.
         """
-        enter(self._private, step)
+        enter(self._private, region)
         result = failure = None
         try:
             if self.is_coordinator or not only_coordinator:
@@ -252,8 +271,8 @@ class CollectiveSteps:
             raise outcome
         return cast("T", result)
 
-    def _map_and_gather(self, step: str, map_fun: Callable[[], T]) -> list[Any]:
-        data = self._attempt(step, lambda: self._dump(map_fun()))
+    def _map_and_gather(self, region: Region, map_fun: Callable[[], T]) -> list[Any]:
+        data = self._attempt(region, lambda: self._dump(map_fun()))
         gathered = self._move("gather", data, root=self.coordinator_rank)
         return cast("list[Any]", gathered)
 

@@ -24,7 +24,7 @@ from allraise.exceptions import CheckpointException
 from allraise.private import VECTOR_LENGTH
 
 if TYPE_CHECKING:
-    from allraise.private import Private
+    from allraise.private import Private, Region
 
 _PACK_INTO: Final = struct.Struct(f"={VECTOR_LENGTH}q").pack_into
 
@@ -74,13 +74,14 @@ class Verdict(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def _hash_of(step: str) -> int:
+def _hash_of(region: Region) -> int:
     # Not hash(): Python salts it in each process. Imported here because OpenSSL
     # takes three milliseconds to load.
     import hashlib
 
-    text = step.encode(errors="surrogatepass")
-    digest = hashlib.blake2b(text, digest_size=8).digest()
+    text = region if isinstance(region, str) else "\0".join(region)
+    data = text.encode(errors="surrogatepass")
+    digest = hashlib.blake2b(data, digest_size=8).digest()
     return int.from_bytes(digest, "big") >> (64 - _HASH_BITS)
 
 
