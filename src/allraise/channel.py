@@ -1,7 +1,7 @@
 """The error channel: how a failing rank wakes those that wait for it.
 
-Owns one tag of the private communicator handed to it, and the waiting that a
-message on it interrupts. Knows gates (`gates`) and the lane (`lane`), nothing of
+Owns one tag of the private communicator handed to it. Knows the numbers of gates
+(`gates`), the lane (`lane`) and those who wait there (`waits`), nothing of
 exceptions: what a woken rank raises is made by a function it is given.
 ::
 
@@ -31,18 +31,17 @@ import atexit
 import functools
 import weakref
 from array import array
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from allraise.gates import Announced, new_ident
-from allraise.lane import LEAKED, UNKNOWN, Lane
+from allraise.lane import UNKNOWN
+from allraise.waits import Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import NoReturn
+    from collections.abc import Sequence
 
     from mpi4py import MPI
 
-    from allraise.gates import Gates
     from allraise.lane import Interruption
 
 TAG = 1201  # of announcements, on the private communicator
@@ -58,7 +57,7 @@ WORDS = HEAD + 2 * MAX_PAIRS
 _OPEN: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
-class Channel(Lane):
+class Channel(Waits):
     """Wakes and is woken through messages. Collective over `private`.
 
     Args:
@@ -70,200 +69,22 @@ class Channel(Lane):
     """
 
     def __init__(self, private: MPI.Intracomm, interruption: Interruption) -> None:
-        from mpi4py import MPI
-
         super().__init__(private, interruption)
-        self._waitany = MPI.Request.Waitany  # what subclasses of Request override
-        #: channels of enclosing guards whose group contains this one's, inner first
-        self.enclosing: tuple[Channel, ...] = ()
         self.needs_relay = self.size > DIRECT_LIMIT
-        self.announced = Announced()
         self._told = told_ranks(self.rank, self.size)
         self._n_sent = array("q", bytes(8 * self.size))
         self._n_received = 0
         self._sends: list[MPI.Request] = []
         # Persistent, so that lists of requests to wait for stay valid.
         self._message = array("q", [UNKNOWN]) * WORDS
-        self.listen: MPI.Prequest = private.Recv_init(self._message, tag=TAG)
+        self.listen = private.Recv_init(self._message, tag=TAG)
         self.listen.Start()
         _OPEN.add(self)
         _stop_at_exit()
 
-    # -- waiting: not collective, one rank's part of it ---------------------------
-
-    def wait(
-        self, request: MPI.Request, operation: str, status: MPI.Status | None = None
-    ) -> None:
-        """Wait for an operation of this rank, or raise the interruption."""
-        if self.failed or self.enclosing:
-            self._give_up_if_failed([request], operation)
-        watched = [request, self.listen]
-        if self.enclosing:
-            watched += [channel.listen for channel in self.enclosing]
-        # Inside MPI and without the GIL. Loops of Test are 40-200 times slower
-        # under MPICH when cores are busy.
-        try:
-            while i := self._waitany(watched, status):
-                self._heard(i - 1)
-                self._give_up_if_failed([], operation)
-        except BaseException:  # a signal's handler may raise as well
-            LEAKED.append(request)
-            raise
-
-    def wait_first(
-        self,
-        waitany: Callable[..., Any],
-        requests: Sequence[MPI.Request],
-        operation: str,
-        status: MPI.Status | None,
-    ) -> Any:
-        """Do what `waitany` does (``Waitany`` or ``waitany``), or raise."""
-        self._give_up_if_failed(requests, operation)
-        watched = [*requests, *self._listens()]
-        while True:
-            result = waitany(watched, status)
-            i = result[0] if isinstance(result, tuple) else result
-            if i < len(requests):
-                return result
-            self._heard(i - len(requests))
-            self._give_up_if_failed(requests, operation)
-
-    def wait_some(
-        self,
-        waitsome: Callable[..., Any],
-        requests: Sequence[MPI.Request],
-        operation: str,
-        statuses: list[MPI.Status],
-    ) -> list[tuple[int, MPI.Status, Any]]:
-        """Wait until some of the requests are done, or raise.
-
-        Returns:
-            For each that is done its place in `requests`, its status, and its
-            object where `waitsome` is the lowercase one.
-        """
-        self._give_up_if_failed(requests, operation)
-        watched = [*requests, *self._listens()]
-        while True:
-            result = waitsome(watched, statuses)
-            places, objects = result if isinstance(result, tuple) else (result, None)
-            done = []
-            for k, i in enumerate(places):
-                if i < len(requests):
-                    done.append((i, statuses[k], objects and objects[k]))
-                else:
-                    self._heard(i - len(requests))
-            if done:
-                return done
-            self._give_up_if_failed(requests, operation)
-
-    def wait_all(
-        self,
-        lowercase: bool,  # noqa: FBT001
-        requests: Sequence[MPI.Request],
-        operation: str,
-    ) -> list[tuple[MPI.Status, Any]]:
-        """Wait for all requests, or raise; returns statuses and objects."""
-        from mpi4py import MPI
-
-        waitsome = MPI.Request.waitsome if lowercase else MPI.Request.Waitsome
-        results = [(MPI.Status(), None) for _ in requests]
-        waiting = [i for i, request in enumerate(requests) if request]
-        while waiting:
-            rest = [requests[i] for i in waiting]
-            done = self.wait_some(waitsome, rest, operation, [])
-            for i, status, obj in done:
-                results[waiting[i]] = (status, obj)
-            gone = {i for i, _, _ in done}
-            waiting = [i for k, i in enumerate(waiting) if k not in gone]
-        return results
-
-    def pass_gate(
-        self, start: Callable[[], MPI.Request], gates: Gates, operation: str
-    ) -> BaseException | None:
-        """Return when all ranks have entered this gate, or raise.
-
-        Collective over the communicator of the gate. It returns on every rank or
-        on none.
-
-        Args:
-            start: starts the gate: ``Ibarrier`` or another collective that ends
-                nowhere before all have entered it.
-            gates: of the communicator.
-            operation: named in the interruption.
-
-        Returns:
-            What a signal's handler raised meanwhile, to be raised after the
-            collective: the others are in it already.
-        """
-        gates.entered += 1
-        if self.failed or self.enclosing:
-            self._give_up_if_closed(gates, [], operation)
-        gate = start()
-        watched = [gate, self.listen]
-        if self.enclosing:
-            watched += [channel.listen for channel in self.enclosing]
-        try:
-            while i := self._waitany(watched):
-                self._heard(i - 1)
-                self._give_up_if_closed(gates, [gate, start], operation)
-        except BaseException as exc:
-            if gate:
-                LEAKED.extend((gate, start))  # it holds the gate's buffers
-                raise
-            return exc
-        return None
-
-    def poll(self, operation: str) -> None:
-        """Look once whether a peer has failed, and raise if so."""
-        for channel in (self, *self.enclosing):
-            if channel.listen.Test():
-                channel.read()
-        self.raise_if_failed(operation)
-
-    def relay_until(self, request: MPI.Request) -> None:
-        """Wait for a request, passing on what is heard; never interrupted.
-
-        For the agreement, where `needs_relay`.
-        """
-        watched = [request, *self._listens()]
-        while i := self._waitany(watched):
-            self._heard(i - 1)
-
-    def raise_if_failed(self, operation: str) -> None:
-        """Raise the interruption where a failure is known already."""
-        self._give_up_if_failed([], operation)
-
-    def _listens(self) -> list[MPI.Request]:
-        return [self.listen, *(channel.listen for channel in self.enclosing)]
-
-    def _heard(self, i: int) -> None:
-        (self, *self.enclosing)[i].read()
-
-    def _give_up_if_failed(
-        self, abandoned: Sequence[object], operation: str
-    ) -> None:
-        # Receives and sends are given up for any failure: it woke the peer too.
-        if self.failed or any(channel.failed for channel in self.enclosing):
-            self._give_up(abandoned, operation)
-
-    def _give_up_if_closed(
-        self, gates: Gates, abandoned: Sequence[object], operation: str
-    ) -> None:
-        channels = (self, *self.enclosing)
-        if any(channel.announced.closes(gates) for channel in channels):
-            self._give_up(abandoned, operation)
-
-    def _give_up(self, abandoned: Sequence[object], operation: str) -> NoReturn:
-        LEAKED.extend(abandoned)
-        channels = (self, *self.enclosing)
-        # Where an enclosing guard has failed, this rank stops for that one.
-        outer = max(i for i, channel in enumerate(channels) if channel.failed)
-        channels[outer].announce(channels[:outer])
-        raise self.interruption(channels[outer].failed_rank, operation)
-
     # -- announcing ----------------------------------------------------------------
 
-    def announce(self, inner: Sequence[Channel] = ()) -> None:
+    def announce(self, inner: Sequence[Waits] = ()) -> None:
         """Tell the peers that this rank stops here. Not collective, never waits.
 
         What the peers know already is not told again, so it may be called any

@@ -28,7 +28,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from allraise import objects, operations, pending
+from allraise import objects, operations, pending, trees
 from allraise.gates import Gates
 from allraise.lane import agreed_ident
 from allraise.messaging import Messaging, check_buffers
@@ -83,7 +83,9 @@ def _class(base: type, *, revokes: bool) -> type:
     return type("Interruptible" + base.__name__, (base,), namespace)
 
 
-def _method(base: type, name: str, *, revokes: bool) -> Any:
+def _method(  # noqa: PLR0911 - a table
+    base: type, name: str, *, revokes: bool
+) -> Any:
     """Make one method, after the table."""
     if name in operations.OWN | operations.NEIGHBOR_OBJECTS:
         return _translated(base, name) if revokes else _of_objects(name)
@@ -166,7 +168,7 @@ def _deriving(name: str) -> Any:
 
 
 def _of_objects(name: str) -> Any:
-    function = getattr(objects, name)
+    function = getattr(objects, name, None) or getattr(trees, name)
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         if "sendobj" in kwargs:  # mpi4py's name, besides bcast's `obj`
@@ -229,6 +231,7 @@ class Interruptible:
     _channel: Any
     _gates: Gates
     _generation: int
+    _mpi: Any
     plain: Any  # mpi4py's communicator of the same handle
     _hidden: Any = None
 
@@ -289,10 +292,12 @@ class Interruptible:
             raise ValueError(message)
         with self.behind_gate("Free") as plain:
             channel.gates = [g for g in channel.gates if g is not self._gates]
-            for comm in (plain, self._hidden):
-                if comm is not None:
-                    channel.derived = [c for c in channel.derived if c != comm]
-                    comm.Free()
+            channel.forget(plain)
+            if self._hidden is not None:
+                channel.forget(self._hidden)
+                self._hidden.Free()
+            self.plain = self._mpi.COMM_NULL
+            type(plain).Free(self)  # so that this one, too, is null
 
     Disconnect = free = Free
 

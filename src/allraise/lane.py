@@ -88,6 +88,10 @@ class Lane:
             self.started = {i: r for i, r in self.started.items() if r}
             self._sweep_at = SWEEP_AT + 2 * len(self.started)
 
+    def forget(self, comm: MPI.Intracomm) -> None:
+        """Forget a derived communicator that is about to be freed. Not collective."""
+        self.derived = [c for c in self.derived if c != comm]
+
     def stale(self, operation: str) -> BaseException:
         """Return what a communicator of an older generation raises."""
         return self.interruption(self.last_failed_rank, operation)

@@ -1,20 +1,14 @@
 """Lowercase collectives that one rank's bad object cannot tear apart.
 
-Owns how objects are moved in collectives on an interruptible communicator.
+Owns how objects are moved in collectives on an interruptible communicator; the
+reductions are in `trees`.
 
-In mpi4py an object that cannot be pickled, or a reduction that raises, leaves the
-rank in the middle of the operation, where the others wait for it. Behind a gate
-they could not be woken. So everything that may raise is done first::
+In mpi4py an object that cannot be pickled raises in the middle of the operation,
+where the others wait for it. Behind a gate they could not be woken. So whatever
+may raise is done first::
 
     bcast, gather, scatter, allgather, alltoall
         pickle -> gate, which finds the largest -> bytes -> unpickle
-    reduce, allreduce, scan, exscan
-        a tree of sends and receives, each of which can be interrupted, with
-        the reduction between them; no gate
-
-The trees are mpi4py's (same order of the operands). They run on a communicator of
-their own, made behind a gate at the first use, as mpi4py does, so that they do
-not meet a user's receive from any source with any tag.
 """
 
 from __future__ import annotations
@@ -24,36 +18,31 @@ from array import array
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from allraise.lane import LEAKED
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    Op = Callable[[Any, Any], Any]
+    from collections.abc import Sequence
 
 # Up to so many bytes, all objects of a collective are sent as if of the same length;
 # above, their lengths are exchanged first.
 SMALL = 512
 HEAD = 4  # bytes of a length
 
-# A message of a tree: its length, and the bytes if they are few; others follow.
-INLINE = 4096
-WORD = 8
-
 
 @functools.cache  # an import statement costs 0.4 us, this 0.05
-def _mpi() -> Any:
+def mpi() -> Any:
+    """Return ``mpi4py.MPI``. Not collective."""
     from mpi4py import MPI
 
     return MPI
 
 
-def _dumps(obj: Any) -> bytes:
-    return _mpi().pickle.dumps(obj)  # type: ignore[no-any-return]
+def dumps(obj: Any) -> bytes:
+    """Pickle as mpi4py does. Not collective."""
+    return mpi().pickle.dumps(obj)  # type: ignore[no-any-return]
 
 
-def _loads(data: Any) -> Any:
-    return _mpi().pickle.loads(data)
+def loads(data: Any) -> Any:
+    """Unpickle as mpi4py does. Not collective."""
+    return mpi().pickle.loads(data)
 
 
 def _gate(comm: Any, operation: str, n: int) -> tuple[Any, int, BaseException | None]:
@@ -65,7 +54,7 @@ def _gate(comm: Any, operation: str, n: int) -> tuple[Any, int, BaseException | 
         The plain communicator, the largest n, and what to raise in the end.
     """
     mine, most = array("q", [n]), _words(1)
-    plain, largest = comm.plain, _mpi().MAX
+    plain, largest = comm.plain, mpi().MAX
     late = comm.pass_gate(operation, lambda: plain.Iallreduce(mine, most, largest))
     return plain, most[0], late
 
@@ -75,13 +64,14 @@ def _end(late: BaseException | None) -> None:
         raise late
 
 
-def _bytes(data: Any, counts: array[int] | None = None) -> list[Any]:
-    byte = _mpi().BYTE
+def as_bytes(data: Any, counts: array[int] | None = None) -> list[Any]:
+    """Return a buffer as mpi4py takes it. Not collective."""
+    byte = mpi().BYTE
     return [data, byte] if counts is None else [data, counts, None, byte]
 
 
 def _words(n: int) -> array[int]:
-    return array("q", bytes(WORD * n))
+    return array("q", bytes(8 * n))
 
 
 def _slot(data: bytes, most: int) -> bytes:
@@ -95,7 +85,7 @@ def _unslot(slots: Any, most: int) -> list[Any]:
     found = []
     for at in range(HEAD, len(view) + 1, HEAD + most):
         n = int.from_bytes(view[at - HEAD : at], "little")
-        found.append(_loads(view[at : at + n]))
+        found.append(loads(view[at : at + n]))
     return found
 
 
@@ -103,34 +93,36 @@ def _cut(data: Any, lengths: Sequence[int]) -> list[Any]:
     """Unpickle the objects that stand one after the other in a buffer."""
     view = memoryview(data)
     ends = accumulate(lengths)
-    return [_loads(view[end - n : end]) for end, n in zip(ends, lengths, strict=True)]
+    return [loads(view[end - n : end]) for end, n in zip(ends, lengths, strict=True)]
 
 
 def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
     """Broadcast an object. Collective over `comm`."""
-    data: Any = _dumps(obj) if comm.rank == root else b""
+    data: Any = dumps(obj) if comm.rank == root else b""
     plain, most, late = _gate(comm, "bcast", len(data))
     if comm.rank != root:
         data = bytearray(most)
-    plain.Bcast(_bytes(data), root)
+    plain.Bcast(as_bytes(data), root)
     _end(late)
-    return _loads(data)
+    return loads(data)
 
 
 def gather(comm: Any, obj: Any, root: int = 0) -> list[Any] | None:
     """Gather objects. Collective over `comm`."""
-    data = _dumps(obj)
+    data = dumps(obj)
     here = comm.rank == root
     plain, most, late = _gate(comm, "gather", len(data))
     if most <= SMALL:
         into = bytearray(comm.size * (HEAD + most) if here else 0)
-        plain.Gather(_bytes(_slot(data, most)), _bytes(into) if here else None, root)
+        plain.Gather(
+            as_bytes(_slot(data, most)), as_bytes(into) if here else None, root
+        )
         _end(late)
         return _unslot(into, most) if here else None
     lengths = _words(comm.size if here else 0)
     plain.Gather(array("q", [len(data)]), lengths if here else None, root)
     into = bytearray(sum(lengths))
-    plain.Gatherv(_bytes(data), _bytes(into, lengths) if here else None, root)
+    plain.Gatherv(as_bytes(data), as_bytes(into, lengths) if here else None, root)
     _end(late)
     return _cut(into, lengths) if here else None
 
@@ -143,16 +135,16 @@ def scatter(comm: Any, objs: Sequence[Any] | None, root: int = 0) -> Any:
     if most <= SMALL:
         slots = b"".join([_slot(part, most) for part in parts])
         into = bytearray(HEAD + most)
-        plain.Scatter(_bytes(slots) if here else None, _bytes(into), root)
+        plain.Scatter(as_bytes(slots) if here else None, as_bytes(into), root)
         _end(late)
         return _unslot(into, most)[0]
     length, lengths = _words(1), array("q", map(len, parts))
     plain.Scatter(lengths if here else None, length, root)
     into = bytearray(length[0])
-    together = _bytes(b"".join(parts), lengths) if here else None
-    plain.Scatterv(together, _bytes(into), root)
+    together = as_bytes(b"".join(parts), lengths) if here else None
+    plain.Scatterv(together, as_bytes(into), root)
     _end(late)
-    return _loads(into)
+    return loads(into)
 
 
 def allgather(comm: Any, obj: Any) -> list[Any]:
@@ -167,17 +159,17 @@ def neighbor_allgather(comm: Any, obj: Any) -> list[Any]:
 
 
 def _to_all(comm: Any, obj: Any, operation: str, method: str, n_in: int) -> list[Any]:
-    data = _dumps(obj)
+    data = dumps(obj)
     plain, most, late = _gate(comm, operation, len(data))
     if most <= SMALL:
         into = bytearray(n_in * (HEAD + most))
-        getattr(plain, method)(_bytes(_slot(data, most)), _bytes(into))
+        getattr(plain, method)(as_bytes(_slot(data, most)), as_bytes(into))
         _end(late)
         return _unslot(into, most)
     lengths = _words(n_in)
     getattr(plain, method)(array("q", [len(data)]), lengths)
     into = bytearray(sum(lengths))
-    getattr(plain, method + "v")(_bytes(data), _bytes(into, lengths))
+    getattr(plain, method + "v")(as_bytes(data), as_bytes(into, lengths))
     _end(late)
     return _cut(into, lengths)
 
@@ -202,156 +194,21 @@ def _all_to_all(
     if most <= SMALL:
         slots = b"".join([_slot(part, most) for part in parts])
         into = bytearray(n_in * (HEAD + most))
-        getattr(plain, method)(_bytes(slots), _bytes(into))
+        getattr(plain, method)(as_bytes(slots), as_bytes(into))
         _end(late)
         return _unslot(into, most)
     sent, received = array("q", map(len, parts)), _words(n_in)
     getattr(plain, method)(sent, received)
     into = bytearray(sum(received))
-    together = _bytes(b"".join(parts), sent)
-    getattr(plain, method + "v")(together, _bytes(into, received))
+    together = as_bytes(b"".join(parts), sent)
+    getattr(plain, method + "v")(together, as_bytes(into, received))
     _end(late)
     return _cut(into, received)
 
 
 def _dumps_each(objs: Sequence[Any], n: int) -> list[bytes]:
-    parts = [_dumps(obj) for obj in objs]
+    parts = [dumps(obj) for obj in objs]
     if len(parts) != n:
         message = f"expecting {n} items, got {len(parts)}"
         raise ValueError(message)
     return parts
-
-
-# -- reductions ----------------------------------------------------------------------
-
-
-def reduce(comm: Any, obj: Any, op: Op | None = None, root: int = 0) -> Any:
-    """Reduce objects to `root`. Collective over `comm`."""
-    link = Link(comm, "reduce")
-    result = _reduce_to_0(link, obj, _op(op))
-    # To rank 0 first, whatever the root: operands stay in the order of ranks.
-    if root != 0:
-        if link.rank == 0:
-            link.send(result, root)
-        elif link.rank == root:
-            return link.recv(0)
-    return result if link.rank == root else None
-
-
-def allreduce(comm: Any, obj: Any, op: Op | None = None) -> Any:
-    """Reduce objects to all ranks. Collective over `comm`."""
-    link = Link(comm, "allreduce")
-    result = _reduce_to_0(link, obj, _op(op))
-    # And down the same tree.
-    mask = 1
-    while mask < link.size and not link.rank & mask:
-        mask <<= 1
-    data = _dumps(result) if link.rank == 0 else None
-    if link.rank:
-        data = link.recv_bytes(link.rank - mask)
-    while mask := mask >> 1:
-        if link.rank + mask < link.size:
-            link.send_bytes(data, link.rank + mask)
-    return _loads(data)
-
-
-def _reduce_to_0(link: Link, obj: Any, op: Op) -> Any:
-    """Reduce along a binomial tree; the result counts on rank 0 only."""
-    mask = 1
-    while mask < link.size:
-        if link.rank & mask:
-            link.send(obj, link.rank - mask)
-            break
-        if link.rank + mask < link.size:
-            obj = op(obj, link.recv(link.rank + mask))
-        mask <<= 1
-    return obj
-
-
-def scan(comm: Any, obj: Any, op: Op | None = None) -> Any:
-    """Reduce over the ranks up to this one. Collective over `comm`."""
-    return _prefix(Link(comm, "scan"), obj, _op(op))[0]
-
-
-def exscan(comm: Any, obj: Any, op: Op | None = None) -> Any:
-    """Reduce over the ranks below this one. Collective over `comm`."""
-    return _prefix(Link(comm, "exscan"), obj, _op(op))[1]
-
-
-def _prefix(link: Link, obj: Any, op: Op) -> tuple[Any, Any]:
-    """Return the reduction up to and with this rank, and without it."""
-    block, upto, below = obj, obj, None
-    first = True
-    mask = 1
-    while mask < link.size:
-        other = link.rank ^ mask
-        if other < link.size:
-            theirs = link.exchange(block, other)
-            if other < link.rank:
-                block, upto = op(theirs, block), op(theirs, upto)
-                below = theirs if first else op(theirs, below)
-                first = False
-            else:
-                block = op(block, theirs)
-        mask <<= 1
-    return upto, below
-
-
-def _op(op: Op | None) -> Op:
-    return _mpi().SUM if op is None else op
-
-
-class Link:
-    """Interruptible sends and receives of objects on the hidden communicator."""
-
-    def __init__(self, comm: Any, operation: str) -> None:
-        self.channel, self.hidden = comm.hidden(operation)
-        self.operation = operation
-        self.rank, self.size = comm.rank, comm.size
-
-    def send(self, obj: Any, rank: int) -> None:
-        self.send_bytes(_dumps(obj), rank)
-
-    def send_bytes(self, data: Any, rank: int) -> None:
-        self._wait(self._start(data, rank))
-
-    def recv(self, rank: int) -> Any:
-        return _loads(self.recv_bytes(rank))
-
-    def recv_bytes(self, rank: int) -> Any:
-        into = bytearray(WORD + INLINE)
-        self._wait([self.hidden.Irecv(_bytes(into), rank, 0)])
-        n = int.from_bytes(into[:WORD], "little")
-        if n <= INLINE:
-            return memoryview(into)[WORD : WORD + n]
-        into = bytearray(n)
-        self._wait([self.hidden.Irecv(_bytes(into), rank, 1)])
-        return into
-
-    def exchange(self, obj: Any, rank: int) -> Any:
-        sends = self._start(_dumps(obj), rank)
-        try:
-            theirs = self.recv(rank)
-        except BaseException:
-            LEAKED.extend(sends)
-            raise
-        self._wait(sends)
-        return theirs
-
-    def _wait(self, requests: list[Any]) -> None:
-        try:
-            for request in requests:
-                self.channel.wait(request, self.operation)
-        except BaseException:
-            LEAKED.extend(requests)
-            raise
-
-    def _start(self, data: Any, rank: int) -> list[Any]:
-        n = len(data)
-        head = n.to_bytes(WORD, "little")
-        if n <= INLINE:
-            return [self.hidden.Isend(_bytes(b"".join((head, data))), rank, 0)]
-        return [
-            self.hidden.Isend(_bytes(head), rank, 0),
-            self.hidden.Isend(_bytes(data), rank, 1),
-        ]

@@ -100,6 +100,7 @@ class RevokeChannel(Lane):
 
     revokes = True
     needs_relay = False
+    _adopted: list[tuple[MPI.Intracomm, MPI.Intracomm]]  # with mpi4py's below
 
     def __init__(self, private: MPI.Intracomm, interruption: Interruption) -> None:
         self.enclosing: tuple[RevokeChannel, ...] = ()
@@ -121,14 +122,22 @@ class RevokeChannel(Lane):
         """
         from mpi4py import MPI
 
-        self._revocable.append(comm)
         hidden, _tag = MPI._commctx_intra(comm)  # noqa: SLF001
-        self._revocable.append(hidden)
+        self._adopted.append((comm, hidden))
+
+    def forget(self, comm: MPI.Intracomm) -> None:
+        """Forget a derived communicator that is about to be freed. Not collective."""
+        super().forget(comm)
+        self._adopted = [pair for pair in self._adopted if pair[0] != comm]
+
+    def revocable(self) -> list[MPI.Intracomm]:
+        """Return all communicators that a failure here revokes. Not collective."""
+        return [comm for pair in self._adopted for comm in pair]
 
     def renew(self, ident: int) -> None:
         """Begin a new generation. Not collective."""
         super().renew(ident)
-        self._revocable: list[MPI.Intracomm] = []
+        self._adopted = []
 
     # -- waiting: not collective, one rank's part of it --------------------------
 
@@ -214,9 +223,8 @@ class RevokeChannel(Lane):
         channels = (self, *self.enclosing)
         for k in reversed(range(len(channels))):
             channel = channels[k]
-            if channel.failed or any(c.Is_revoked() for c in channel._revocable):  # noqa: SLF001
-                if not channel.failed:
-                    channel.failed = True
+            if channel.failed or any(c.Is_revoked() for c in channel.revocable()):
+                channel.failed = True
                 # A communicator derived from the lane was perhaps not revoked by
                 # the failing rank, if that one is not in it.
                 channel.announce(channels[:k])
@@ -233,7 +241,7 @@ class RevokeChannel(Lane):
         if not self.failed:
             self.failed, self.failed_rank = True, self.rank
         for channel in (self, *inner):
-            for comm in channel._revocable:
+            for comm in channel.revocable():
                 if not comm.Is_revoked():
                     comm.Revoke()
 
@@ -245,5 +253,5 @@ class RevokeChannel(Lane):
         """
         ident = agreed_ident(self.private)
         self.leak()
-        LEAKED.extend(self._revocable)
+        LEAKED.extend(self.revocable())
         self.make_lane(ident)

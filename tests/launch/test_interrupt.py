@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-import mpirun
 import pytest
+
+import mpirun
 
 PROGRAMS = Path(__file__).parent / "programs"
 GROUPS = ["upper", "lower", "p2p", "requests", "derived"]

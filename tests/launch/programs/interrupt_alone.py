@@ -2,8 +2,8 @@
 
 Also: a signal at a gate, stale communicators, regions that fail one after the other.
 """
+# ruff: noqa: SIM300, TID251 - a program, whose blocks run where they stand
 
-import os
 import signal
 import threading
 import time
@@ -24,9 +24,15 @@ def add(a, b):
 
 
 CASES = {
-    "unpicklable gather": (lambda c: c.gather(threading.Lock() if ME == BAD else 1), BAD),
+    "unpicklable gather": (
+        lambda c: c.gather(threading.Lock() if ME == BAD else 1),
+        BAD,
+    ),
     "unpicklable bcast": (lambda c: c.bcast(threading.Lock(), root=BAD), BAD),
-    "unpicklable allreduce": (lambda c: c.allreduce(threading.Lock() if ME == BAD else 1), BAD),
+    "unpicklable allreduce": (
+        lambda c: c.allreduce(threading.Lock() if ME == BAD else 1),
+        BAD,
+    ),
     "short scatter": (lambda c: c.scatter([1]), 0),
     "short alltoall": (lambda c: c.alltoall([1] * (1 if ME == BAD else P)), BAD),
     "op raises": (lambda c: c.allreduce(1, add), 0),
@@ -83,7 +89,13 @@ def keep(c):
 
 regions.run(keep)
 stale, request, dup = kept
-for call in (stale.Barrier, lambda: stale.recv(source=ME), request.Wait, dup.barrier, lambda: stale.allreduce(1)):
+for call in (
+    stale.Barrier,
+    lambda: stale.recv(source=ME),
+    request.Wait,
+    dup.barrier,
+    lambda: stale.allreduce(1),
+):
     try:
         call()
     except Interrupted:

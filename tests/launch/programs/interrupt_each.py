@@ -2,9 +2,11 @@
 
 usage: interrupt_each.py GROUP FAILING_RANK...
 """
+# ruff: noqa: B008, SIM300, TID251 - a program, whose blocks run where they stand
 
 import sys
 import time
+from itertools import pairwise
 
 import numpy as np
 from mpi4py import MPI
@@ -149,8 +151,7 @@ def derived_chain(c):
     # Rank by rank: each waits for the next in a pair, the last for the failing one.
     order = [r for r in range(P) if r not in FAILING] + [BAD]
     pairs = [
-        c.Split(0 if c.rank in pair else MPI.UNDEFINED)
-        for pair in zip(order, order[1:])
+        c.Split(0 if c.rank in pair else MPI.UNDEFINED) for pair in pairwise(order)
     ]
     if c.rank in FAILING:
         raise Fault

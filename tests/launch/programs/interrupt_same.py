@@ -1,4 +1,5 @@
 """Where nothing fails, g.comm gives what mpi4py's communicator gives."""
+# ruff: noqa: B023, PLW0603, TID251 - a program, whose blocks run where they stand
 
 import operator
 
@@ -36,9 +37,14 @@ CASES = {
     "Reduce_scatter": lambda c: [c.Reduce_scatter(MINE, b := out(1), ONES), b][1],
     "Reduce_scatter_block": lambda c: [c.Reduce_scatter_block(MINE, b := out(1)), b][1],
     "Scan": lambda c: [c.Scan(MINE, b := out(P)), b][1],
-    "Exscan": lambda c: [c.Exscan(MINE, b := out(P)), b][1] if ME else c.Exscan(MINE, out(P)),
+    "Exscan": lambda c: (
+        [c.Exscan(MINE, b := out(P)), b][1] if ME else c.Exscan(MINE, out(P))
+    ),
     "Sendrecv": lambda c: [c.Sendrecv(MINE, NEXT, 3, b := out(P), LAST, 3), b][1],
-    "Sendrecv_replace": lambda c: [c.Sendrecv_replace(b := MINE.copy(), NEXT, 3, LAST, 3), b][1],
+    "Sendrecv_replace": lambda c: [
+        c.Sendrecv_replace(b := MINE.copy(), NEXT, 3, LAST, 3),
+        b,
+    ][1],
     "Sendrecv_replace spec": lambda c: [
         c.Sendrecv_replace([b := MINE.copy(), 1, MPI.INT64_T], NEXT, 3, LAST, 3),
         b,
@@ -134,7 +140,10 @@ def derived(c):
     return found
 
 
-CASES |= {f.__name__: f for f in (probed, statuses, objects, some, persistent, nonblocking, derived)}
+CASES |= {
+    f.__name__: f
+    for f in (probed, statuses, objects, some, persistent, nonblocking, derived)
+}
 
 regions = Regions(WORLD)
 PLAIN = WORLD.Dup()

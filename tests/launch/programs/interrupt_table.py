@@ -1,4 +1,5 @@
 """The table of operations names every method that this mpi4py has."""
+# ruff: noqa: TID251 - a program, whose blocks run where they stand
 
 from mpi4py import MPI
 from standin import Regions
@@ -26,7 +27,18 @@ for name in operations.REFUSED:
         else:
             print("NOT REFUSED", name)
 requests = {name for name in dir(MPI.Request) if not name.startswith("_")}
-LOCAL = {"Cancel", "Free", "cancel", "f2py", "free", "fromhandle", "fromint", "handle", "py2f", "toint"}
+LOCAL = {
+    "Cancel",
+    "Free",
+    "cancel",
+    "f2py",
+    "free",
+    "fromhandle",
+    "fromint",
+    "handle",
+    "py2f",
+    "toint",
+}
 mine = type(comm.Irecv(bytearray(1), MPI.PROC_NULL))
 for name in requests - LOCAL:
     if getattr(mine, name) is getattr(MPI.Request, name):

@@ -9,7 +9,6 @@ from allraise import channel
 from allraise.interruptible import communicator
 from allraise.ulfm import make_channel
 
-
 channel.DIRECT_LIMIT = int(os.environ.get("STANDIN_DIRECT_LIMIT", "64"))
 
 

@@ -1,0 +1,223 @@
+"""Waiting for an operation or for a failure, whichever comes first.
+
+Owns the waiting of a rank on a lane (`lane`), which a message on the channel
+(`channel`, the subclass) interrupts::
+
+    wait           one operation    Waitany([request, listen])
+    wait_first     any of several   Waitany([*requests, listen])
+    wait_some      some, or all     Waitsome([*requests, listen])
+    pass_gate      a numbered gate  Waitany([Ibarrier, listen]), see `gates`
+    poll           none             Test(listen)
+
+Always inside MPI and without the GIL: loops of ``Test`` are 40-200 times slower
+under MPICH when cores are busy. Not collective, but for the gates: each is one
+rank's part of an operation.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from allraise.gates import Announced
+from allraise.lane import LEAKED, Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
+
+    from mpi4py import MPI
+
+    from allraise.gates import Gates
+    from allraise.lane import Interruption
+
+
+class Waits(Lane):
+    """A lane whose waiting is interrupted through `listen`.
+
+    Collective over `private`.
+    """
+
+    listen: MPI.Prequest  # completes when a peer has something to tell
+
+    def __init__(self, private: MPI.Intracomm, interruption: Interruption) -> None:
+        from mpi4py import MPI
+
+        super().__init__(private, interruption)
+        self.announced = Announced()
+        #: channels of enclosing guards whose group contains this one's, inner first
+        self.enclosing: tuple[Waits, ...] = ()
+        self._waitany = MPI.Request.Waitany  # what subclasses of Request override
+
+    def read(self) -> None:
+        """Take in what `listen` has received, and listen again. Not collective."""
+        raise NotImplementedError
+
+    def announce(self, inner: Sequence[Waits] = ()) -> None:
+        """Tell the peers that this rank stops. Not collective."""
+        raise NotImplementedError
+
+    def wait(
+        self, request: MPI.Request, operation: str, status: MPI.Status | None = None
+    ) -> None:
+        """Wait for an operation of this rank, or raise the interruption."""
+        if self.failed or self.enclosing:
+            self._give_up_if_failed([request], operation)
+        watched = [request, self.listen]
+        if self.enclosing:
+            watched += [channel.listen for channel in self.enclosing]
+        try:
+            while i := self._waitany(watched, status):
+                self._heard(i - 1)
+                self._give_up_if_failed([], operation)
+        except BaseException:  # a signal's handler may raise as well
+            LEAKED.append(request)
+            raise
+
+    def wait_first(
+        self,
+        waitany: Callable[..., Any],
+        requests: Sequence[MPI.Request],
+        operation: str,
+        status: MPI.Status | None,
+    ) -> Any:
+        """Do what `waitany` does (``Waitany`` or ``waitany``), or raise."""
+        self._give_up_if_failed(requests, operation)
+        watched = [*requests, *self._listens()]
+        while True:
+            result = waitany(watched, status)
+            i = result[0] if isinstance(result, tuple) else result
+            if i < len(requests):
+                return result
+            self._heard(i - len(requests))
+            self._give_up_if_failed(requests, operation)
+
+    def wait_some(
+        self,
+        waitsome: Callable[..., Any],
+        requests: Sequence[MPI.Request],
+        operation: str,
+        statuses: list[MPI.Status],
+    ) -> list[tuple[int, MPI.Status, Any]]:
+        """Wait until some of the requests are done, or raise.
+
+        Returns:
+            For each that is done its place in `requests`, its status, and its
+            object where `waitsome` is the lowercase one.
+        """
+        self._give_up_if_failed(requests, operation)
+        watched = [*requests, *self._listens()]
+        while True:
+            result = waitsome(watched, statuses)
+            places, objects = result if isinstance(result, tuple) else (result, None)
+            done = []
+            for k, i in enumerate(places):
+                if i < len(requests):
+                    done.append((i, statuses[k], objects and objects[k]))
+                else:
+                    self._heard(i - len(requests))
+            if done:
+                return done
+            self._give_up_if_failed(requests, operation)
+
+    def wait_all(
+        self,
+        lowercase: bool,  # noqa: FBT001
+        requests: Sequence[MPI.Request],
+        operation: str,
+    ) -> list[tuple[MPI.Status, Any]]:
+        """Wait for all requests, or raise; returns statuses and objects."""
+        from mpi4py import MPI
+
+        waitsome = MPI.Request.waitsome if lowercase else MPI.Request.Waitsome
+        results = [(MPI.Status(), None) for _ in requests]
+        waiting = [i for i, request in enumerate(requests) if request]
+        while waiting:
+            rest = [requests[i] for i in waiting]
+            done = self.wait_some(waitsome, rest, operation, [])
+            for i, status, obj in done:
+                results[waiting[i]] = (status, obj)
+            gone = {i for i, _, _ in done}
+            waiting = [i for k, i in enumerate(waiting) if k not in gone]
+        return results
+
+    def pass_gate(
+        self, start: Callable[[], MPI.Request], gates: Gates, operation: str
+    ) -> BaseException | None:
+        """Return when all ranks have entered this gate, or raise.
+
+        Collective over the communicator of the gate. It returns on every rank or
+        on none.
+
+        Args:
+            start: starts the gate: ``Ibarrier`` or another collective that ends
+                nowhere before all have entered it.
+            gates: of the communicator.
+            operation: named in the interruption.
+
+        Returns:
+            What a signal's handler raised meanwhile, to be raised after the
+            collective: the others are in it already.
+        """
+        gates.entered += 1
+        if self.failed or self.enclosing:
+            self._give_up_if_closed(gates, [], operation)
+        gate = start()
+        watched = [gate, self.listen]
+        if self.enclosing:
+            watched += [channel.listen for channel in self.enclosing]
+        try:
+            while i := self._waitany(watched):
+                self._heard(i - 1)
+                self._give_up_if_closed(gates, [gate, start], operation)
+        except BaseException as exc:
+            if gate:
+                LEAKED.extend((gate, start))  # it holds the gate's buffers
+                raise
+            return exc
+        return None
+
+    def poll(self, operation: str) -> None:
+        """Look once whether a peer has failed, and raise if so."""
+        for channel in (self, *self.enclosing):
+            if channel.listen.Test():
+                channel.read()
+        self.raise_if_failed(operation)
+
+    def relay_until(self, request: MPI.Request) -> None:
+        """Wait for a request, passing on what is heard; never interrupted.
+
+        For the agreement, where `needs_relay`.
+        """
+        watched = [request, *self._listens()]
+        while i := self._waitany(watched):
+            self._heard(i - 1)
+
+    def raise_if_failed(self, operation: str) -> None:
+        """Raise the interruption where a failure is known already."""
+        self._give_up_if_failed([], operation)
+
+    def _listens(self) -> list[MPI.Request]:
+        return [self.listen, *(channel.listen for channel in self.enclosing)]
+
+    def _heard(self, i: int) -> None:
+        (self, *self.enclosing)[i].read()
+
+    def _give_up_if_failed(self, abandoned: Sequence[object], operation: str) -> None:
+        # Receives and sends are given up for any failure: it woke the peer too.
+        if self.failed or any(channel.failed for channel in self.enclosing):
+            self._give_up(abandoned, operation)
+
+    def _give_up_if_closed(
+        self, gates: Gates, abandoned: Sequence[object], operation: str
+    ) -> None:
+        channels = (self, *self.enclosing)
+        if any(channel.announced.closes(gates) for channel in channels):
+            self._give_up(abandoned, operation)
+
+    def _give_up(self, abandoned: Sequence[object], operation: str) -> NoReturn:
+        LEAKED.extend(abandoned)
+        channels = (self, *self.enclosing)
+        # Where an enclosing guard has failed, this rank stops for that one.
+        outer = max(i for i, channel in enumerate(channels) if channel.failed)
+        channels[outer].announce(channels[:outer])
+        raise self.interruption(channels[outer].failed_rank, operation)
