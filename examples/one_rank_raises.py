@@ -1,0 +1,35 @@
+"""One rank raises, the others do not know and wait for it for ever.
+
+Without ``--guard`` this job hangs until something ends it. With it, every rank
+raises at the end of the block, and rank 0 shows what happened on rank 2::
+
+    $ mpiexec -n 4 python examples/one_rank_raises.py --guard
+    ...
+    allraise.CheckpointError: CheckpointException ranks:dict_keys([2])
+    Traceback (most recent call last): (RANK 2)
+      File "examples/one_rank_raises.py", line 29, in my_share
+        return 100 // WORKERS[rank]
+               ~~~~^^~~~~~~~~~~~~~~
+    ZeroDivisionError: integer division or modulo by zero
+"""
+
+import contextlib
+import sys
+
+from mpi4py import MPI
+
+import allraise
+
+WORKERS = [4, 2, 0, 8, 5, 1, 10, 20]
+
+
+def my_share(rank: int) -> int:
+    """Divide by zero on rank 2."""
+    return 100 // WORKERS[rank]
+
+
+comm = MPI.COMM_WORLD
+guarded = "--guard" in sys.argv
+with allraise.guard(comm, "share") if guarded else contextlib.nullcontext():
+    share = my_share(comm.rank)
+print(f"rank {comm.rank}: {comm.allreduce(share)} in all", flush=True)
