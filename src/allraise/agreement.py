@@ -181,26 +181,26 @@ def _contribution(
 ) -> tuple[Bundle, BaseException | None]:
     """Return what this rank knows that others may not, and its own exception.
 
-    A failure agreed before is told again by those who failed then, also by one
-    that has swallowed it since, so that a merged report lacks nobody.
+    Where a rank carries the last failure agreed here, each who failed then tells
+    its own part again, also one that has swallowed it since, so that a merged
+    report lacks nobody. Of an older one, each who carries it tells all it knows.
     """
     rank = private.rank
-    if exc is None:
-        if private.last is not None and private.last[0] == newest > 0:
-            return private.last[1].only(rank), None
-        return Bundle(), None
     agreed = exc.agreed if isinstance(exc, CheckpointException) else None
-    if agreed is None or not isinstance(exc, CheckpointException):
+    if exc is not None and agreed is None:
         return Bundle.of(rank, capture(exc)), exc
+    retold = Bundle()
+    if private.last is not None and private.last[0] == newest > 0:
+        retold = private.last[1].only(rank)
+    if agreed is None or not isinstance(exc, CheckpointException):
+        return retold, None
     live = exc.own_exception()
     if agreed.owner is not private:  # agreed on another communicator
-        return exc.bundle.only(agreed.rank, renamed=rank), live
-    known = exc.bundle
-    # Of the newest, each tells its own part and the root, where all is, tells
-    # the rest; an older one may be known to few.
-    if agreed.token == newest and exc.is_partial:
-        known = known.only(rank)
-    return known, live
+        own = exc.bundle.only(agreed.rank, renamed=rank)
+        return (own if own.ranks else retold), live
+    if private.last is not None and agreed.token == private.last[0]:
+        return retold, live
+    return Bundle.merge((exc.bundle, retold)), live
 
 
 def _brief(private: Private, exc: BaseException) -> Bundle:

@@ -190,6 +190,17 @@ class Bundle:
                     found._origins[name] = self._origins[rank]
         return found
 
+    def among(self, ranks: Iterable[int]) -> Bundle:
+        """Return the failures of some ranks."""
+        found = Bundle()
+        wanted = set(ranks)
+        for shape, variant, known in self.entries() if wanted else ():
+            left = RankSet(rank for rank in known if rank in wanted)
+            if left:
+                found._add(shape, variant, left.ranges)
+        found._origins = {r: o for r, o in self._origins.items() if r in wanted}
+        return found
+
     def records(self) -> Iterator[tuple[RankSet, Record]]:
         """Go through the distinct failures, each with its ranks.
 

@@ -45,6 +45,14 @@ def _decode(data: bytes, rank: int) -> Bundle:
         return Bundle.of(rank, minimal("<unknown>", text, reason=text))
 
 
+def _own_words(told: list[Bundle]) -> list[Bundle]:
+    """Return what ranks say of themselves, where they tell of others as well."""
+    for rank, bundle in enumerate(told):
+        if any(other != rank for other in bundle.ranks):
+            return [known.only(own) for own, known in enumerate(told)]
+    return []
+
+
 def gather_bundle(private: Private, own: Bundle, root: int) -> Bundle:
     """Bring the failures of all ranks together on the root.
 
@@ -63,7 +71,8 @@ def gather_bundle(private: Private, own: Bundle, root: int) -> Bundle:
         chunks = private.comm.gather(data, root)
         if private.rank != root:
             return own
-        return Bundle.merge(_decode(chunk, rank) for rank, chunk in enumerate(chunks))
+        told = [_decode(chunk, rank) for rank, chunk in enumerate(chunks)]
+        return Bundle.merge(_own_words(told) + told)
     merged = own
     relative = (private.rank - root) % private.size
     step = 1
@@ -78,7 +87,13 @@ def gather_bundle(private: Private, own: Bundle, root: int) -> Bundle:
             if received:
                 other = _decode(received, source)
                 try:
-                    merged = Bundle.merge((merged, other), capped=True)
+                    # Rank by rank, what it says of itself is right.
+                    theirs = other.among(
+                        rank
+                        for rank in set(merged.ranks) & set(other.ranks)
+                        if peer <= (rank - root) % private.size < peer + step
+                    )
+                    merged = Bundle.merge((theirs, merged, other), capped=True)
                     data = merged.encode()
                 except MemoryError:
                     # Pass on what there is: the others wait for this message.
