@@ -234,6 +234,7 @@ class Interruptible:
     _mpi: Any
     plain: Any  # mpi4py's communicator of the same handle
     _hidden: Any = None
+    sizes: Any = None  # see objects
 
     def _begin(self, operation: str) -> Any:
         """Raise where the region has failed; else the channel is in use."""

@@ -35,7 +35,9 @@ def check_buffers(buffers: tuple[Any, ...]) -> None:
     """
     for spec in buffers:
         buffer = spec[0] if isinstance(spec, (list, tuple)) and spec else spec
-        if buffer is None:
+        # numpy's: twice as fast as to make a memoryview
+        flags = getattr(buffer, "flags", None)
+        if buffer is None or (flags is not None and flags.c_contiguous):
             continue
         try:
             contiguous = memoryview(buffer).contiguous

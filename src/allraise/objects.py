@@ -53,10 +53,16 @@ def _gate(comm: Any, operation: str, n: int) -> tuple[Any, int, BaseException | 
     Returns:
         The plain communicator, the largest n, and what to raise in the end.
     """
-    mine, most = array("q", [n]), _words(1)
-    plain, largest = comm.plain, mpi().MAX
-    late = comm.pass_gate(operation, lambda: plain.Iallreduce(mine, most, largest))
-    return plain, most[0], late
+    if comm.sizes is None:
+        # Once per communicator: to make them takes as long as the gate. They are
+        # not used again after a gate that was given up, nor is the communicator.
+        mine, most = _words(1), _words(1)
+        start = functools.partial(comm.plain.Iallreduce, mine, most, mpi().MAX)
+        comm.sizes = mine, most, start
+    mine, most, start = comm.sizes
+    mine[0] = n
+    late = comm.pass_gate(operation, start)
+    return comm.plain, most[0], late
 
 
 def _end(late: BaseException | None) -> None:

@@ -198,6 +198,16 @@ def _channel_of(requests: Iterable[MPI.Request], operation: str) -> Channel | No
     return None
 
 
+def _none_active(requests: Sequence[MPI.Request]) -> bool:
+    """Whether mpi4py's waiting would return at once.
+
+    Where all are done or persistent ones not started, the channel's would wait for
+    a failure only.
+    """
+    get_status = plain("Get_status")  # not Get_status_all: Open MPI has none
+    return all(get_status(request) for request in requests)
+
+
 def _forget(channel: Channel, requests: Iterable[MPI.Request]) -> None:
     for request in requests:
         if not request:
@@ -228,7 +238,7 @@ def _wait_any(
     status: MPI.Status | None,
 ) -> Any:
     channel = _channel_of(requests, operation)
-    if channel is None or not any(requests):
+    if channel is None or _none_active(requests):
         return waitany(requests, status)
     result = channel.wait_first(waitany, requests, operation, status)
     _forget(channel, requests)
@@ -241,12 +251,17 @@ def _wait_some(
     operation: str,
     statuses: list[MPI.Status] | None,
 ) -> list[tuple[int, MPI.Status, Any]] | None:
-    if not any(requests):
-        return None
     channel = _channel_of(requests, operation)
-    if channel is None:
+    if channel is None and any(requests):
         message = f"{operation}: none of the requests was made by g.comm"
         raise TypeError(message)
+    if channel is None or _none_active(requests):
+        found: list[MPI.Status] = []
+        result = waitsome(requests, found)
+        places, objs = result if isinstance(result, tuple) else (result, None)
+        if places is None:
+            return None
+        return [(i, found[k], objs and objs[k]) for k, i in enumerate(places)]
     done = channel.wait_some(waitsome, requests, operation, [])
     _forget(channel, requests)
     if statuses is not None:

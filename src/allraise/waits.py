@@ -128,17 +128,24 @@ class Waits(Lane):
         """Wait for all requests, or raise; returns statuses and objects."""
         from mpi4py import MPI
 
-        waitsome = MPI.Request.waitsome if lowercase else MPI.Request.Waitsome
-        results = [(MPI.Status(), None) for _ in requests]
-        waiting = [i for i, request in enumerate(requests) if request]
-        while waiting:
-            rest = [requests[i] for i in waiting]
-            done = self.wait_some(waitsome, rest, operation, [])
-            for i, status, obj in done:
-                results[waiting[i]] = (status, obj)
-            gone = {i for i, _, _ in done}
-            waiting = [i for k, i in enumerate(waiting) if k not in gone]
-        return results
+        cls = MPI.Request
+        done: dict[int, tuple[MPI.Status, Any]] = {}
+        while True:
+            # Also true where the rest are persistent requests not started, which
+            # the wait below would never report.
+            statuses: list[MPI.Status] = []
+            if lowercase:
+                ended, objects = cls.testall(requests, statuses)
+            else:
+                ended, objects = cls.Testall(requests, statuses), None
+            if ended:
+                return [
+                    done[i] if i in done else (statuses[i], objects and objects[i])
+                    for i in range(len(requests))
+                ]
+            waitsome = cls.waitsome if lowercase else cls.Waitsome
+            for i, status, obj in self.wait_some(waitsome, requests, operation, []):
+                done[i] = (status, obj)
 
     def pass_gate(
         self, start: Callable[[], MPI.Request], gates: Gates, operation: str

@@ -2,7 +2,7 @@
 
 Also: a signal at a gate, stale communicators, regions that fail one after the other.
 """
-# ruff: noqa: SIM300, TID251 - a program, whose blocks run where they stand
+# ruff: noqa: SIM300 - a program, whose blocks run where they stand
 
 import signal
 import threading

@@ -2,7 +2,7 @@
 
 usage: interrupt_cycles.py N_CYCLES [SEED]
 """
-# ruff: noqa: B023, TID251 - a program, whose blocks run where they stand
+# ruff: noqa: B023 - a program, whose blocks run where they stand
 
 import random
 import sys

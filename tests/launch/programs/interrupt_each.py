@@ -2,7 +2,7 @@
 
 usage: interrupt_each.py GROUP FAILING_RANK...
 """
-# ruff: noqa: B008, SIM300, TID251 - a program, whose blocks run where they stand
+# ruff: noqa: B008, SIM300 - a program, whose blocks run where they stand
 
 import sys
 import time

@@ -1,5 +1,4 @@
 """The table of operations names every method that this mpi4py has."""
-# ruff: noqa: TID251 - a program, whose blocks run where they stand
 
 from mpi4py import MPI
 from standin import Regions
