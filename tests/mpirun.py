@@ -169,9 +169,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--deadline", type=float, default=60.0, metavar="S")
     parser.add_argument("-n", type=int, required=True, metavar="RANKS")
-    parser.add_argument("program", nargs=argparse.REMAINDER)
-    options = parser.parse_args()
-    process = start(options.n, options.program)
+    parser.add_argument("program", nargs="*", help="such as job.py, or -m pytest")
+    # What follows the number of ranks is the program's, also what looks like an
+    # option: argparse would take "-m" for one of ours.
+    given = sys.argv[1:]
+    cut = given.index("-n") + 2 if "-n" in given else len(given)
+    options = parser.parse_args(given[:cut])
+    process = start(options.n, given[cut:])
     try:
         code = process.wait(timeout=options.deadline)
     except subprocess.TimeoutExpired:
