@@ -29,7 +29,7 @@ import reprlib
 from functools import partial
 from traceback import StackSummary
 from types import MethodDescriptorType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from allraise.frames import frames_from_summary, summary_from_frames
 from allraise.parts import (
@@ -51,6 +51,8 @@ MAX_BODY_BYTES: Final = 256 * 1024
 
 # Where parts are replaced by their repr, each part that is kept may be so big.
 MAX_PART_BYTES: Final = 16 * 1024
+
+_MAX_BYTES_SHOWN: Final = 32
 
 # Exceptions within exceptions: each level is pickled again by its parent, so
 # the cost grows with the depth.
@@ -101,9 +103,13 @@ class _CappedBuffer(io.BytesIO):
         return super().write(data)
 
 
-def bounded_repr(value: object) -> str:
+def bounded_repr(value: Any) -> str:
     """Return a repr of bounded size that never raises."""
     try:
+        if type(value) in (bytes, bytearray) and len(value) > _MAX_BYTES_SHOWN:
+            # reprlib would write all of it, then cut.
+            shown = bytes(value[:_MAX_BYTES_SHOWN])
+            return f"{shown!r}... [{len(value)} bytes]"
         return str(reprlib.repr(value))
     except BaseException:  # user code: anything may come out of it
         return f"<{type_name_of(type(value))} object, its repr failed>"
@@ -124,6 +130,19 @@ def _make_nested(body: bytes, *stand_in: str) -> BaseException:
     return RemoteError(*stand_in)
 
 
+class _Held(NamedTuple):
+    """What the exceptions around the one that is pickled know.
+
+    ``by`` are the ``id`` of each exception that it is held by. ``done`` are the
+    bytes, or the reason, of those pickled before, each with the exception
+    itself, so that no other takes its id: every level is pickled more than
+    once, and without this the cost would double with every level.
+    """
+
+    by: frozenset[int]
+    done: dict[int, tuple[BaseException, bytes, str]]
+
+
 class _Pickler(pickle.Pickler):
     """Pickles one exception; what `reducer_override` sees is never copyreg's."""
 
@@ -132,12 +151,12 @@ class _Pickler(pickle.Pickler):
         buffer: io.BytesIO,
         top: BaseException | None,
         reduce_top: Callable[[Any], Any] | None,
-        held_by: frozenset[int],
+        held: _Held,
     ) -> None:
         super().__init__(buffer, protocol=5)
         self._top = top
         self._reduce_top = reduce_top
-        self._held_by = held_by
+        self._held = held
 
     def reducer_override(self, obj: Any, /) -> Any:
         cls = type(obj)  # not isinstance: __class__ may be a user's property
@@ -155,11 +174,13 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
     def _reduce_nested(self, exc: BaseException) -> Any:
+        held = self._held
         body, reason = b"", "an exception that holds itself"
-        if id(exc) not in self._held_by:
-            body, reason = dump_exception(
-                exc, with_traceback=True, held_by=self._held_by
-            )
+        if id(exc) in held.done:
+            _, body, reason = held.done[id(exc)]
+        elif id(exc) not in held.by:
+            body, reason = dump_exception(exc, with_traceback=True, held=held)
+            held.done[id(exc)] = exc, body, reason
         try:
             message = str(exc)[:MAX_PART_BYTES]
         except BaseException:
@@ -171,24 +192,12 @@ def _dump(
     exc: Any,
     top: BaseException | None,
     reduce_top: Callable[[BaseException], Any] | None,
-    held_by: frozenset[int],
+    held: _Held,
     cap: int = MAX_BODY_BYTES,
 ) -> bytes:
     buffer = _CappedBuffer(cap)
-    _Pickler(buffer, top, reduce_top, held_by).dump(exc)
+    _Pickler(buffer, top, reduce_top, held).dump(exc)
     return buffer.getvalue()
-
-
-def _tame(value: Any, held_by: frozenset[int]) -> Any:
-    """Return the value, or its repr where it cannot be pickled or is too big."""
-    if value is None or type(value) in (bool, int, float):
-        return value
-    try:
-        body = _dump(value, None, None, held_by, MAX_PART_BYTES)
-        pickle.loads(body)
-    except BaseException:  # pickling hooks are user code
-        return bounded_repr(value)
-    return value
 
 
 def _reduce_exactly(exc: BaseException, *, with_traceback: bool) -> tuple[Any, ...]:
@@ -197,21 +206,39 @@ def _reduce_exactly(exc: BaseException, *, with_traceback: bool) -> tuple[Any, .
 
 
 def _reduce_tamed(
-    exc: BaseException, *, with_traceback: bool, held_by: frozenset[int]
+    exc: BaseException, *, with_traceback: bool, held: _Held
 ) -> tuple[Any, ...]:
     made_of, state = take_apart(exc, with_traceback=with_traceback)
-    state["args"] = tuple(_tame(arg, held_by) for arg in state["args"])
+    left = MAX_BODY_BYTES // 2  # the other half is for reprs
+
+    def tame(value: Any) -> Any:
+        """Return the value, or its repr where it cannot be pickled or is too big."""
+        nonlocal left
+        if value is None or type(value) in (bool, float):
+            return value
+        try:
+            body = _dump(value, None, None, held, min(left, MAX_PART_BYTES))
+            pickle.loads(body)
+        except BaseException:  # pickling hooks are user code
+            return bounded_repr(value)
+        left -= len(body)
+        return value
+
+    state["args"] = tuple(tame(arg) for arg in state["args"])
     for group in ("fields", "slots", "dict"):
-        state[group] = {k: _tame(v, held_by) for k, v in state[group].items()}
+        state[group] = {k: tame(v) for k, v in state[group].items()}
     return create, made_of, state, None, None, fill
 
 
 def _has_native_reducer(exc: BaseException) -> bool:
     # A C or Rust type with a reducer of its own keeps state where no descriptor
     # shows it; its reducer knows best.
-    reducer: Any = type(exc).__reduce__
+    try:
+        reducer: Any = type(exc).__reduce__
+    except BaseException:  # a metaclass may hide it
+        return False
     return (
-        isinstance(reducer, MethodDescriptorType)
+        type(reducer) is MethodDescriptorType
         and reducer.__objclass__.__module__ != "builtins"
     )
 
@@ -220,7 +247,7 @@ def dump_exception(
     exc: BaseException,
     *,
     with_traceback: bool = False,
-    held_by: frozenset[int] = frozenset(),
+    held: _Held | None = None,
 ) -> tuple[bytes, str]:
     """Turn an exception object into bytes, as exactly as it can be done.
 
@@ -230,22 +257,23 @@ def dump_exception(
         exc: The exception; it is not changed.
         with_traceback: Whether its traceback and its chain go along. Not for an
             exception whose frames and chain travel as text anyway.
-        held_by: The ``id`` of each exception this one is held by.
+        held: Of the exceptions that this one is held by, if it is.
 
     Returns:
         The bytes and an empty string; or no bytes and the reason.
     """
-    if len(held_by) >= MAX_DEPTH:
+    by, done = held or _Held(frozenset(), {})
+    if len(by) >= MAX_DEPTH:
         return b"", f"more than {MAX_DEPTH} exceptions deep within each other"
-    held_by |= {id(exc)}
+    held = _Held(by | {id(exc)}, done)
     exact = partial(_reduce_exactly, with_traceback=with_traceback)
-    tamed = partial(_reduce_tamed, with_traceback=with_traceback, held_by=held_by)
+    tamed = partial(_reduce_tamed, with_traceback=with_traceback, held=held)
     reason = ""
     for reduce_top in (
         (None, exact, tamed) if _has_native_reducer(exc) else (exact, None, tamed)
     ):
         try:
-            body = _dump(exc, exc, reduce_top, held_by)
+            body = _dump(exc, exc, reduce_top, held)
             # One load here is what turns "fails on the receiver" into the next
             # step of the ladder. It costs some microseconds.
             if type(load_exception(body)) is type(exc):

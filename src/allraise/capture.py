@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from pathlib import Path
-from traceback import StackSummary, TracebackException, extract_tb
-from typing import TYPE_CHECKING, Any, Final
+from traceback import StackSummary, TracebackException
+from typing import Any, Final, NamedTuple
 
 from allraise.bodies import dump_exception
-from allraise.frames import frames_from_summary
+from allraise.frames import frames_from_summary, frames_from_traceback
 from allraise.parts import type_name_of
 from allraise.record import Frame, Link, Origin, Record, minimal
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 # A message can hold a whole array. A report is read by people.
 MAX_MESSAGE_CHARS: Final = 16 * 1024
@@ -37,6 +35,9 @@ MAX_MEMBERS: Final = 100
 
 # Of a chain, the failure and its nearest causes travel as objects as well.
 MAX_BODIES: Final = 8
+
+# What Python prints where __str__ raises.
+FAILED: Final = "<exception str() failed>"
 
 _PACKAGE: Final = str(Path(__file__).parent) + os.sep
 
@@ -66,119 +67,165 @@ def _own_frames_dropped(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
     return frames  # allraise's own error: then they are the news
 
 
-def _brief_lines(exc: BaseException | None) -> tuple[str, ...]:
+def _brief_of(exc: BaseException) -> str:
     """Return the one line of an exception whose text is a report of its own.
 
     A `CheckpointException` among the causes has been reported where it was
     raised: a report never nests.
     """
     try:
-        return (type(exc)._allraise_brief(exc),)  # type: ignore[union-attr]  # noqa: SLF001
+        brief = type(exc)._allraise_brief(exc)  # type: ignore[attr-defined]  # noqa: SLF001
     except BaseException:  # no such method, for one
-        return ()
+        return ""
+    return brief if type(brief) is str else ""
 
 
-def _text_of(
-    te: TracebackException, exc: BaseException | None, limit: int | None
-) -> Link:
+class _Told(NamedTuple):
+    """An exception, and what Python made of it; None where Python gave up."""
+
+    exc: BaseException
+    te: TracebackException | None
+
+
+def _clipped_str(value: object, limit: int | None) -> str:
+    try:
+        return clip(str(value), limit)
+    except BaseException:  # __str__ is user code, and len() of what it returns
+        return FAILED
+
+
+def _notes_of(exc: BaseException, te: TracebackException | None) -> list[Any]:
+    try:
+        found = (
+            _builtin("__dict__", exc).get("__notes__") if te is None else te.__notes__
+        )
+        return list(found or ())
+    except BaseException:
+        return []
+
+
+def _text_of(told: _Told, limit: int | None) -> Link:
     """Take down the text of one exception, without its place in the chain."""
-    name = type_name_of(type(exc)) if exc is not None else "<unknown>"
-    lines = _brief_lines(exc)
-    if not lines:
-        try:
-            lines = tuple(clip(line, limit) for line in te.format_exception_only())
-        except BaseException:
-            lines = (f"{name}: <exception str() failed>\n",)
-    try:
-        message = clip(lines[0] if _brief_lines(exc) else str(te), limit)
-    except BaseException:
-        message = "<exception str() failed>"
-    try:
-        notes = tuple(clip(str(note), limit) for note in te.__notes__ or ())
-    except BaseException:
-        notes = ()
-    return Link(name, message, lines, notes, frames_from_summary(te.stack))
+    exc, te = told
+    name = type_name_of(type(exc))
+    message = _clipped_str(exc if te is None else te, limit)
+    notes = tuple(_clipped_str(note, limit) for note in _notes_of(exc, te))
+    brief = _brief_of(exc)
+    lines: tuple[str, ...]
+    if brief:
+        message, lines = brief, (brief,)
+    elif te is None:
+        first = f"{name}: {message}\n" if message else f"{name}\n"
+        lines = (first, *(f"{note}\n" for note in notes))
+    else:
+        lines = tuple(clip(line, limit) for line in te.format_exception_only())
+    if te is None:
+        frames = frames_from_traceback(_builtin("__traceback__", exc))
+    else:
+        frames = frames_from_summary(te.stack)
+    return Link(name, message, lines, notes, frames)
+
+
+class _Following(NamedTuple):
+    """What hangs on an exception; at most one of cause and context."""
+
+    cause: _Told | None = None
+    context: _Told | None = None
+    members: tuple[_Told, ...] | None = None
+
+
+def _following(told: _Told, met: set[int]) -> _Following:
+    exc, te = told
+    cause, context = _builtin("__cause__", exc), _builtin("__context__", exc)
+    members = None
+    if issubclass(type(exc), BaseExceptionGroup):
+        members = BaseExceptionGroup.__dict__["exceptions"].__get__(exc)
+    if te is not None:
+        # It has been careful about cycles, and about what Python prints.
+        return _Following(
+            _Told(cause, te.__cause__) if te.__cause__ is not None else None,
+            _Told(context, te.__context__)
+            if te.__cause__ is None
+            and te.__context__ is not None
+            and not te.__suppress_context__
+            else None,
+            tuple(_Told(*pair) for pair in zip(members, te.exceptions, strict=True))
+            if members is not None and te.exceptions is not None
+            else None,
+        )
+    hidden = cause is not None or _builtin("__suppress_context__", exc)
+    return _Following(
+        _Told(cause, None) if cause is not None and id(cause) not in met else None,
+        _Told(context, None)
+        if context is not None and not hidden and id(context) not in met
+        else None,
+        None
+        if members is None
+        else tuple(_Told(m, None) for m in members if id(m) not in met),
+    )
 
 
 def _links_of(
-    te: TracebackException, exc: BaseException, limit: int | None
+    top: _Told, limit: int | None
 ) -> tuple[list[Link], list[BaseException | None]]:
     """Flatten a chain of causes and members, nearest first, without recursion."""
-    links = [_text_of(te, exc, limit)]
-    holders: list[BaseException | None] = [exc]  # whose object is carried
-    queue: list[tuple[int, TracebackException, BaseException]] = [(0, te, exc)]
+    links = [_text_of(top, limit)]
+    holders: list[BaseException | None] = [top.exc]  # whose object is carried
+    queue = deque([(0, top)])
+    met = {id(top.exc)}
 
-    def add(child: TracebackException, value: BaseException, *, carried: bool) -> int:
+    def add(told: _Told | None, *, carried: bool) -> int:
+        if told is None:
+            return -1
+        met.add(id(told.exc))
         if len(links) >= MAX_LINKS:
             text = "[the rest of this chain is left out]\n"
             links.append(Link("...", "", (text,)))
             holders.append(None)
         else:
-            links.append(_text_of(child, value, limit))
-            holders.append(value if carried else None)
-            queue.append((len(links) - 1, child, value))
+            links.append(_text_of(told, limit))
+            holders.append(told.exc if carried else None)
+            queue.append((len(links) - 1, told))
         return len(links) - 1
 
     while queue:
-        position, te, exc = queue.pop(0)
+        position, told = queue.popleft()
         carried = holders[position] is not None
-        cause = context = -1
+        following = _following(told, met)
+        cause = add(following.cause, carried=carried)
+        context = add(following.context, carried=carried)
         members: tuple[int, ...] | None = None
         hidden = 0
-        if te.__cause__ is not None:
-            cause = add(te.__cause__, _builtin("__cause__", exc), carried=carried)
-        elif te.__context__ is not None and not te.__suppress_context__:
-            context = add(te.__context__, _builtin("__context__", exc), carried=carried)
-        if te.exceptions is not None:
-            inner = BaseExceptionGroup.__dict__["exceptions"].__get__(exc)
-            shown = te.exceptions[:MAX_MEMBERS]
+        if following.members is not None:
+            shown = following.members[:MAX_MEMBERS]
             # A member travels in the body of its group.
-            members = tuple(
-                add(child, value, carried=False)
-                for child, value in zip(shown, inner, strict=False)
-            )
-            hidden = len(inner) - len(members)
+            members = tuple(add(member, carried=False) for member in shown)
+            hidden = len(following.members) - len(shown)
         links[position] = links[position]._replace(
             cause=cause, context=context, members=members, hidden=hidden
         )
     return links, holders
 
 
-def _by_hand(
-    exc: BaseException, traceback: TracebackType | None, limit: int | None
-) -> Link:
-    """Take down one exception where `TracebackException` itself gives up."""
-    name = type_name_of(type(exc))
-    try:
-        message = clip(str(exc), limit)
-    except BaseException:
-        message = "<exception str() failed>"
-    try:
-        frames = frames_from_summary(extract_tb(traceback))
-    except BaseException:
-        frames = ()
-    line = f"{name}: {message}\n" if message else f"{name}\n"
-    return Link(name, message, (line,), (), frames)
-
-
 def _capture_text(
     exc: BaseException, summary: StackSummary | None, limit: int | None
 ) -> tuple[list[Link], list[BaseException | None]]:
     traceback = None if summary is not None else _builtin("__traceback__", exc)
-    links: list[Link]
-    holders: list[BaseException | None]
     try:
         # compact: of cause and context, only what Python would print.
         te = TracebackException(type(exc), exc, traceback, compact=True)
-        links, holders = _links_of(te, exc, limit)
+        links, holders = _links_of(_Told(exc, te), limit)
     except BaseException:
-        links, holders = [_by_hand(exc, traceback, limit)], [exc]
+        # One exception with a hook that raises spoils the whole chain for
+        # Python. By hand, the chain is without carets and suggestions.
+        links, holders = _links_of(_Told(exc, None), limit)
     if summary is not None:
         links[0] = links[0]._replace(frames=frames_from_summary(summary))
     return links, holders
 
 
-def _origin() -> Origin:
+def origin_here() -> Origin:
+    """Return the host, the process and the time of now. Never raises."""
     try:
         return Origin(os.uname().nodename, os.getpid(), time.time())
     except BaseException:
@@ -190,7 +237,10 @@ def _with_objects(
 ) -> Record:
     bodies, reasons = [], []
     for holder in holders[:MAX_BODIES]:
-        body, reason = (b"", "") if holder is None else dump_exception(holder)
+        try:
+            body, reason = (b"", "") if holder is None else dump_exception(holder)
+        except BaseException as error:  # out of memory, say: the text is there
+            body, reason = b"", f"pickling raised {type_name_of(type(error))}"
         bodies.append(body)
         reasons.append(reason)
     return Record(tuple(links), tuple(bodies), tuple(reasons), **rest)
@@ -211,7 +261,7 @@ def capture(exc: BaseException, *, kind: str = "failure") -> Record:
     try:
         links, holders = _capture_text(exc, None, MAX_MESSAGE_CHARS)
         links[0] = links[0]._replace(frames=_own_frames_dropped(links[0].frames))
-        return _with_objects(links, holders, origin=_origin(), kind=kind)
+        return _with_objects(links, holders, origin=origin_here(), kind=kind)
     except BaseException as error:
         reason = f"capturing it failed: {type_name_of(type(error))}"
         return minimal(type_name_of(type(exc)), kind=kind, reason=reason)

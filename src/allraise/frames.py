@@ -92,8 +92,32 @@ def frames_from_summary(summary: StackSummary) -> tuple[Frame, ...]:
 
 
 def frames_from_traceback(traceback: TracebackType | None) -> tuple[Frame, ...]:
-    """Copy a live traceback; no frame object is kept."""
-    return frames_from_summary(extract_tb(traceback))
+    """Copy a live traceback; no frame object is kept.
+
+    Not collective.
+    """
+    try:
+        return frames_from_summary(extract_tb(traceback))
+    except BaseException:  # asks a module's loader for the source: user code
+        return frames_from_summary(_summary_by_hand(traceback))
+
+
+def _summary_by_hand(traceback: TracebackType | None) -> StackSummary:
+    """Copy file, line and function of each frame, asking nobody anything."""
+    summary = StackSummary()
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        summary.append(
+            FrameSummary(
+                code.co_filename,
+                traceback.tb_lineno,
+                code.co_name,
+                lookup_line=False,
+                line="",
+            )
+        )
+        traceback = traceback.tb_next
+    return summary
 
 
 def summary_from_frames(frames: tuple[Frame, ...]) -> StackSummary:

@@ -13,10 +13,13 @@ side effects, or expect arguments that nobody has any more.
 from __future__ import annotations
 
 from types import GetSetDescriptorType, MemberDescriptorType, TracebackType
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from allraise.frames import frames_from_traceback, traceback_from_frames
 from allraise.record import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _HEAP_TYPE: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement
 
@@ -32,7 +35,7 @@ def type_name_of(cls: type) -> str:
     """Return the name of a type as Python prints it in a traceback."""
     try:
         name = type.__dict__["__qualname__"].__get__(cls)
-        module = cls.__dict__.get("__module__", cls.__module__)
+        module = type.__dict__["__module__"].__get__(cls)
         if module in {"__main__", "builtins"}:
             return str(name)
         return f"{module}.{name}" if isinstance(module, str) else f"<unknown>.{name}"
@@ -50,9 +53,23 @@ def make_traceback(frames: tuple[tuple[Any, ...], ...]) -> TracebackType | None:
     return traceback_from_frames(tuple(Frame(*frame) for frame in frames))
 
 
+def _mro(cls: type) -> tuple[type, ...]:
+    # A metaclass is user code as well.
+    return cast("tuple[type, ...]", type.__dict__["__mro__"].__get__(cls))
+
+
+def _class_dict(cls: type) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", type.__dict__["__dict__"].__get__(cls))
+
+
+def _is_native(cls: type) -> bool:
+    """Tell whether a class is written in C."""
+    return not type.__dict__["__flags__"].__get__(cls) & _HEAP_TYPE
+
+
 def _native_base(cls: type) -> type:
     """Return the nearest class in the MRO that is written in C."""
-    return next(c for c in cls.__mro__ if not c.__flags__ & _HEAP_TYPE)
+    return next(base for base in _mro(cls) if _is_native(base))
 
 
 def _native_fields(cls: type) -> dict[str, Any]:
@@ -71,11 +88,11 @@ def _native_fields(cls: type) -> dict[str, Any]:
 def _slots(cls: type) -> dict[str, Any]:
     """Return the descriptors of the ``__slots__`` of the class."""
     found: dict[str, Any] = {}
-    for base in cls.__mro__:
-        if base.__flags__ & _HEAP_TYPE:
-            for name, slot in base.__dict__.items():
-                if isinstance(slot, MemberDescriptorType):
-                    found.setdefault(f"{base.__qualname__}.{name}", slot)
+    for base in _mro(cls):
+        if not _is_native(base):
+            for name, slot in _class_dict(base).items():
+                if type(slot) is MemberDescriptorType:
+                    found.setdefault(f"{type_name_of(base)}.{name}", slot)
     return found
 
 
@@ -108,7 +125,7 @@ def take_apart(
     cls = type(exc)
     made_of: tuple[Any, ...] = (cls,)
     fields = _read_fields(exc)
-    if isinstance(exc, BaseExceptionGroup):
+    if issubclass(cls, BaseExceptionGroup):  # isinstance asks exc.__class__, too
         message = BaseExceptionGroup.__dict__["message"].__get__(exc)
         members = BaseExceptionGroup.__dict__["exceptions"].__get__(exc)
         made_of = (cls, message, list(members))
@@ -126,6 +143,11 @@ def take_apart(
         for link in ("__cause__", "__context__"):
             state[link] = BaseException.__dict__[link].__get__(exc)
     return made_of, state
+
+
+def set_traceback(exc: BaseException, traceback: TracebackType | None) -> None:
+    """Give an exception a traceback, also one whose class forbids setting."""
+    BaseException.__dict__["__traceback__"].__set__(exc, traceback)
 
 
 def create(cls: type, *group: Any) -> BaseException:
@@ -148,7 +170,7 @@ def fill(exc: BaseException, state: dict[str, Any]) -> None:
     BaseException.__dict__["args"].__set__(exc, state["args"])
     # Only an exception held by another one brings these along; see `rebuild`
     # for the failure itself, whose stack and chain travel as text.
-    exc.__traceback__ = make_traceback(state.get("frames", ()))
+    set_traceback(exc, make_traceback(state.get("frames", ())))
     for link in ("__cause__", "__context__"):
         if state.get(link) is not None:
             BaseException.__dict__[link].__set__(exc, state[link])

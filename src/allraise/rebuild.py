@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from allraise.bodies import RemoteError, load_exception
 from allraise.frames import summary_from_frames, traceback_from_frames
-from allraise.parts import type_name_of
+from allraise.parts import set_traceback, type_name_of
 
 if TYPE_CHECKING:
     from traceback import StackSummary
@@ -59,18 +59,16 @@ def rebuild(record: Record) -> tuple[BaseException, StackSummary]:
     position = 0
     while True:
         link, exc = record.links[position], made[position]
-        try:
-            exc.__traceback__ = _traceback(link.frames)
-        except Exception as error:  # a class may forbid it; the summary has it
-            top.add_note(f"allraise: no traceback object: {error}")
+        set_traceback(exc, _traceback(link.frames))
         following = max(link.cause, link.context)
         if not 0 <= following < len(record.bodies) or following in made:
             break
         made[following] = _object(record, following)
         name = "__cause__" if link.cause >= 0 else "__context__"
         # The descriptor leaves __suppress_context__ as it travelled.
-        suppress = exc.__suppress_context__
+        suppress = BaseException.__dict__["__suppress_context__"]
+        before = suppress.__get__(exc)
         BaseException.__dict__[name].__set__(exc, made[following])
-        BaseException.__dict__["__suppress_context__"].__set__(exc, suppress)
+        suppress.__set__(exc, before)
         position = following
     return top, summary_from_frames(record.links[0].frames)

@@ -145,6 +145,16 @@ def load_plain(data: bytes) -> Any:
         raise WireError(msg) from error
 
 
+def _to_json(data: object) -> bytes:
+    # Not in ASCII: two lone surrogates side by side would come back as one
+    # character. A file name that is no UTF-8 is made of surrogates.
+    return json.dumps(data, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def _from_json(data: bytes) -> Any:
+    return json.loads(data.decode("utf-8", "surrogatepass"))
+
+
 def pack(record: Record) -> Packed:
     """Split a record into the parts that travel."""
     shape = [
@@ -155,8 +165,8 @@ def pack(record: Record) -> Packed:
         (link.message, link.lines, link.notes, link.hidden) for link in record.links
     ]
     return Packed(
-        json.dumps((WIRE_VERSION, record.kind, shape)).encode(),
-        json.dumps((variant, record.reasons)).encode(),
+        _to_json((WIRE_VERSION, record.kind, shape)),
+        _to_json((variant, record.reasons)),
         record.bodies,
         (record.origin.host, record.origin.pid, record.origin.time),
     )
@@ -164,7 +174,7 @@ def pack(record: Record) -> Packed:
 
 @lru_cache(maxsize=64)  # a shape is shared by many ranks; decode it once
 def _load_shape(shape: bytes) -> tuple[str, list[Link]]:
-    version, kind, links = json.loads(shape)
+    version, kind, links = _from_json(shape)
     if version != WIRE_VERSION:
         msg = f"record version {version}, this allraise reads {WIRE_VERSION}"
         raise WireError(msg)
@@ -188,7 +198,7 @@ def unpack(packed: Packed) -> Record:
     """
     try:
         kind, shape = _load_shape(packed.shape)
-        variant, reasons = json.loads(packed.variant)
+        variant, reasons = _from_json(packed.variant)
         links = tuple(
             link._replace(
                 message=message, lines=tuple(lines), notes=tuple(notes), hidden=hidden

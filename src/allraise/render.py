@@ -90,8 +90,10 @@ def format_traceback(record: Record, label: str = "") -> str:
         return f"{header}{_format_frames(link.frames)}{''.join(link.lines)}"
     top = _recorded(record)
     chunks = list(top.format(chain=True))
-    # The exception itself comes last, in as many chunks as it has alone.
-    alone = len(list(top.format(chain=False)))
+    # The exception itself comes last, in as many chunks as it has alone. Not by
+    # chain=False: that leaves out the causes of a group's members as well.
+    top.__cause__ = top.__context__ = None
+    alone = len(list(top.format(chain=True)))
     position = len(chunks) - alone
     chunks[position] = chunks[position].replace(f"{HEADER}\n", header, 1)
     return "".join(chunks)
