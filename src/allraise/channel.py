@@ -167,8 +167,7 @@ class Channel(Waits):
         self._sends.clear()
         self.needs_relay = needs_relay
         if most[0] or most[1] != -most[2]:
-            self.leak()
-            self.make_lane(most[3])
+            self.replace_lane(most[3])
         else:
             self.renew(most[3])
 

@@ -46,6 +46,12 @@ def communicator(channel: Channel | RevokeChannel) -> MPI.Intracomm:
     The same object until the channel is drained; then the old one raises at once,
     whatever is called, and a new one is to be asked for.
     """
+    if channel.lane is None:
+        message = (
+            "g.comm: MPI has no communicator left; each failed region that exchanged "
+            "messages on g.comm has used up one"
+        )
+        raise RuntimeError(message)
     if channel.cached is None:
         channel.cached = _wrap(channel.lane, channel, channel.gates[0])
     return channel.cached  # type: ignore[no-any-return]

@@ -59,12 +59,28 @@ class Lane:
         self.cached: Any = None  # g.comm, made at its first use
         self.started: dict[int, MPI.Request] = {}
         self._sweep_at = SWEEP_AT
+        self.lane: MPI.Intracomm | None = None
         self.make_lane(agreed_ident(private))
 
     def make_lane(self, ident: int) -> None:
         """Make a lane. Collective over `private`."""
         self.lane = self.private.Dup()
         self.renew(ident)
+
+    def replace_lane(self, ident: int) -> None:
+        """Leak the lane and make another. Collective over `private`.
+
+        Where MPI has no communicator left (MPICH has 2046), `lane` is None from
+        then on: the failure that is being reported must not be hidden by this.
+        """
+        from mpi4py import MPI
+
+        self.leak()
+        try:
+            self.make_lane(ident)
+        except MPI.Exception:
+            self.lane = None
+            self.renew(ident)
 
     def renew(self, ident: int) -> None:
         """Begin a new generation. Not collective."""
@@ -115,7 +131,7 @@ class Lane:
         """Free the lane and what is derived from it. Collective over `private`."""
         self.generation += 1
         for comm in (*self.derived, self.lane):
-            if comm:
+            if comm:  # neither None nor null
                 comm.Free()
 
 

@@ -252,6 +252,5 @@ class RevokeChannel(Lane):
         agreement that says that a rank has failed.
         """
         ident = agreed_ident(self.private)
-        self.leak()
         LEAKED.extend(self.revocable())
-        self.make_lane(ident)
+        self.replace_lane(ident)

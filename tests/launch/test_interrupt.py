@@ -101,3 +101,9 @@ def test_the_table_names_every_method_of_mpi4py():
     """A new method of mpi4py is refused until somebody has thought about it."""
     lines = run(1, "interrupt_table.py").stdout.splitlines()
     assert lines == [*["MISSING []"] * 4, "ok"]
+
+
+@pytest.mark.parametrize("n_ranks", [2, 4])
+def test_an_outer_failure_wakes_ranks_in_an_inner_region(n_ranks, way):
+    """On a communicator of some of its ranks, which is given up then."""
+    assert "ok" in run(n_ranks, "interrupt_nested.py", **way).stdout
