@@ -37,7 +37,7 @@ from allraise.record import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 # What one merged bundle holds at most. Beyond, a rank keeps its place and its
 # exception's type, and loses its own message and stack.
@@ -199,6 +199,15 @@ class Bundle:
             if left:
                 found._add(shape, variant, left.ranges)
         found._origins = {r: o for r, o in self._origins.items() if r in wanted}
+        return found
+
+    def renamed(self, names: Sequence[int]) -> Bundle:
+        """Return the same under other ranks: rank ``i`` becomes ``names[i]``."""
+        found = Bundle()
+        for shape, variant, ranks in self.entries():
+            new = RankSet(names[rank] for rank in ranks)
+            found._add(shape, variant, new.ranges)
+        found._origins = {names[r]: origin for r, origin in self._origins.items()}
         return found
 
     def records(self) -> Iterator[tuple[RankSet, Record]]:

@@ -79,6 +79,19 @@ class RankSet:
     def __or__(self, other: RankSet) -> RankSet:
         return RankSet.from_ranges(self.ranges + other.ranges)
 
+    def __and__(self, other: RankSet) -> RankSet:
+        found = []
+        mine, theirs = iter(self.ranges), iter(other.ranges)
+        a, b = next(mine, None), next(theirs, None)
+        while a is not None and b is not None:
+            if max(a[0], b[0]) <= min(a[1], b[1]):
+                found.append((max(a[0], b[0]), min(a[1], b[1])))
+            if a[1] <= b[1]:
+                a = next(mine, None)
+            else:
+                b = next(theirs, None)
+        return RankSet.from_ranges(found)
+
     def __iter__(self) -> Iterator[int]:
         for first, last in self.ranges:
             yield from range(first, last + 1)

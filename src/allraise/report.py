@@ -20,7 +20,8 @@ from allraise.grouping import Group, group_records
 from allraise.ranks import RankSet
 from allraise.record import Frame, Link, Origin, Record
 from allraise.settings import STYLES
-from allraise.viewer import show_groups, show_ranks
+from allraise.tree import show_tree
+from allraise.viewer import head_of, show_groups, show_ranks
 
 FORMAT: Final = "allraise-report"
 VERSION: Final = 1
@@ -55,6 +56,35 @@ class Report:
         """The ranks that failed, ascending."""
         return tuple(self.bundle.ranks)
 
+    @property
+    def failed_ranks(self) -> RankSet:
+        """The ranks that raised something that was not a consequence."""
+        return RankSet.from_ranges(
+            pair
+            for ranks, record in self.bundle.records()
+            if record.kind == "failure"
+            for pair in ranks.ranges
+        )
+
+    def only(self, ranks: RankSet) -> Report:
+        """Return the part of the report that is about these ranks.
+
+        Raises:
+            ValueError: It says nothing about any of them.
+        """
+        bundle = Bundle()
+        for known, record in self.bundle.records():
+            wanted = known & ranks
+            if wanted:
+                bundle.add(wanted, record)
+        if not bundle.ranks:
+            msg = f"the report is about ranks {self.bundle.ranks}, none of {ranks}"
+            raise ValueError(msg)
+        for rank, origin in self.bundle.origins.items():
+            if rank in bundle.ranks:
+                bundle.set_origin(rank, Origin(*origin))
+        return Report(self.step, bundle, self.size, self.environment)
+
     def groups(self) -> list[Group]:
         """Return the failures that are alike together, first in time first."""
         return group_records(self.bundle)
@@ -64,7 +94,8 @@ class Report:
 
         Args:
             style: ``groups``, identical failures once under the set of their
-                ranks, or ``ranks``, one block a rank.
+                ranks; ``ranks``, one block a failed rank; or ``tree``, all
+                stacks merged from the outermost frame.
 
         Raises:
             ValueError: There is no such style.
@@ -72,9 +103,15 @@ class Report:
         if style == "groups":
             return show_groups(self.groups(), self.step, self.size)
         if style == "ranks":
-            return show_ranks(self.bundle)
+            return show_ranks(self.bundle, self.groups(), self.size)
+        if style == "tree":
+            return show_tree(self.groups(), self.headline())
         msg = f"style must be one of {', '.join(STYLES)}, got {style!r}"
         raise ValueError(msg)
+
+    def headline(self) -> str:
+        """Say in one line what failed, and where."""
+        return head_of(self.groups(), self.step, self.size)
 
     def __str__(self) -> str:
         return self.text()

@@ -14,11 +14,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from allraise.ranks import RankSet
-from allraise.render import escape_surrogates, format_block, format_traceback
+from allraise.render import HEADER, escape_surrogates, format_traceback
 
 if TYPE_CHECKING:
     from allraise.bundle import Bundle
-    from allraise.grouping import Group, Message
+    from allraise.grouping import Group
     from allraise.record import Record
 
 # Of messages at one place that cannot be folded, a screenful.
@@ -27,12 +27,22 @@ MAX_MESSAGES_SHOWN: Final = 16
 # Of one message, where a whole screen would hide the next group.
 MAX_LINE_CHARS: Final = 400
 
+# Of one message below its stack; the file has all of it.
+MAX_MESSAGE_CHARS: Final = 16 * 1024
+
 # Control characters but tab and line feed, and what reorders or hides text:
 # bidirectional controls, zero-width characters, line and paragraph separators.
 _CONTROL: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 )
-_FAKE: Final = re.compile(r"^(?=\s*(Traceback \(most|ranks? \d|=== ))", re.MULTILINE)
+_FAKE: Final = re.compile(
+    r"^(?=\s*(Traceback \(most|Stack \(most|ranks? \d|=== |allraise: |report: "
+    r"|CheckpointException ranks:))",
+    re.MULTILINE,
+)
+
+# Records that tell where a rank stood, not what it raised.
+STACK_KINDS: Final = frozenset({"blocked", "signalled", "silent", "finished"})
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -50,30 +60,54 @@ def quote(text: str) -> str:
     return _FAKE.sub("| ", sanitise(text))
 
 
-def show_ranks(bundle: Bundle) -> str:
-    """Write one block a rank: the text of ``str()``, without its first line."""
-    blocks = {r: record for ranks, record in bundle.records() for r in ranks}
-    return "".join(format_block(record, r) for r, record in sorted(blocks.items()))
-
-
-def _title(ranks: RankSet, size: int | None) -> str:
+def title_of(ranks: RankSet, size: int | None) -> str:
+    """Name a set of ranks, and how many of all they are."""
     word = "rank" if len(ranks) == 1 else "ranks"
     total = f" ({len(ranks)} of {size})" if size else ""
     return f"{word} {ranks}{total}"
 
 
+def _one_line(text: str) -> str:
+    return text.replace("\n", "\\n") if "\n" in text else text
+
+
 def _quoted(record: Record) -> Record:
     """Return the record with nothing in its messages that passes for a header."""
     links = tuple(
-        link._replace(lines=tuple(quote(line) for line in link.lines))
+        link._replace(
+            lines=tuple(_shortened(quote(line)) for line in link.lines),
+            frames=tuple(
+                frame._replace(
+                    filename=_one_line(frame.filename), name=_one_line(frame.name)
+                )
+                for frame in link.frames
+            ),
+        )
         for link in record.links
     )
     return replace(record, links=links)
 
 
-def _headline(message: Message) -> str:
+def _shortened(text: str) -> str:
+    left = len(text) - MAX_MESSAGE_CHARS
+    if left <= 0:
+        return text
+    return f"{text[:MAX_MESSAGE_CHARS]}... [{left} more characters]\n"
+
+
+def _block(record: Record, label: str = "") -> str:
+    """Write a record: as Python does, but sanitised, and a stack called so."""
+    text = sanitise(format_traceback(_quoted(record), label))
+    if record.kind in STACK_KINDS:
+        if not record.links[0].frames:
+            return "".join(record.links[0].lines)
+        text = text.replace(HEADER, "Stack (most recent call last):", 1)
+    return text
+
+
+def headline_of(record: Record) -> str:
     """Return the first line of a message, behind the name of its type."""
-    link = message.record.links[0]
+    link = record.links[0]
     text = link.message.partition("\n")[0]
     left = len(text) - MAX_LINE_CHARS
     if left > 0:
@@ -82,13 +116,13 @@ def _headline(message: Message) -> str:
 
 
 def _show_group(group: Group, size: int | None) -> str:
-    head = f"=== {_title(group.ranks, size)}: {_headline(group.messages[0])}"
+    head = f"=== {title_of(group.ranks, size)}: {headline_of(group.record)}"
     if group.kind != "failure":
         head += f" [{group.kind}]"
-    parts = [f"{head}\n", sanitise(format_traceback(_quoted(group.record)))]
+    parts = [f"{head}\n", _block(group.record)]
     if len(group.messages) > 1 or group.messages[0].n_different > 1:
         for message in group.messages[:MAX_MESSAGES_SHOWN]:
-            line = f"    {_title(message.ranks, None)}: {_headline(message)}"
+            line = f"    {title_of(message.ranks, None)}: {headline_of(message.record)}"
             if message.n_different > 1:
                 line += f"  [{message.n_different} messages that differ in numbers]"
             parts.append(f"{line}\n")
@@ -108,7 +142,29 @@ def show_groups(groups: list[Group], step: str, size: int | None) -> str:
         step: The step that failed.
         size: Of the communicator, in ranks; None if it is not known.
     """
-    ranks = RankSet.from_ranges(pair for g in groups for pair in g.ranks.ranges)
-    title = f"step {step!r}" if step else "a step"
-    head = f"{sanitise(title)} failed on {_title(ranks, size)}"
-    return "\n".join([head, *(_show_group(group, size) for group in groups)])
+    parts = [head_of(groups, step, size), *(_show_group(g, size) for g in groups)]
+    return "\n".join(parts)
+
+
+def head_of(groups: list[Group], step: str, size: int | None) -> str:
+    """Say in one line which step failed, and on which ranks."""
+    failed = [group for group in groups if _failed(group.record)] or groups
+    ranks = RankSet.from_ranges(pair for g in failed for pair in g.ranks.ranges)
+    title = f"step {_one_line(step)!r}" if step else "a step"
+    return f"{sanitise(title)} failed on {title_of(ranks, size)}"
+
+
+def show_ranks(bundle: Bundle, groups: list[Group], size: int | None) -> str:
+    """Write one block for each failed rank, then the consequences, in groups.
+
+    Not collective.
+    """
+    failures = [(r, k) for ranks, k in bundle.records() for r in ranks if _failed(k)]
+    failures.sort(key=lambda pair: pair[0])
+    blocks = "".join(_block(record, f"(RANK {rank})") for rank, record in failures)
+    others = [_show_group(group, size) for group in groups if not _failed(group.record)]
+    return "\n".join([blocks, *others] if blocks else others)
+
+
+def _failed(record: Record) -> bool:
+    return record.kind == "failure"

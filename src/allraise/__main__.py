@@ -1,0 +1,193 @@
+"""The command line: ``python -m allraise run | show | doctor``.
+
+Owns the arguments and exit codes. ``show`` starts no MPI and needs none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+from allraise.settings import STYLES, parse_timeout, read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from allraise.ranks import RankSet
+    from allraise.settings import Settings
+
+USAGE_ERROR: Final = 2  # what argparse itself exits with
+
+_PROGRAM: Final = "(script.py | -m module | -c code) [args]"
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_timeout(text, "the value")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _rank_set(text: str) -> RankSet:
+    from allraise.ranks import RankSet
+
+    try:
+        return RankSet.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _report_path(text: str) -> str:
+    from allraise.publishing import check_path
+
+    try:
+        return check_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="allraise",
+        description="One rank raises, every rank raises, and you read every traceback.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="run a program under mpirun, and report its failure once",
+        usage=f"mpirun -n N python -m allraise run [options] {_PROGRAM}",
+        allow_abbrev=False,
+    )
+    run.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="S",
+        help="seconds that a guard of the program may take (ALLRAISE_TIMEOUT)",
+    )
+    run.add_argument(
+        "--grace",
+        type=_seconds,
+        default=2.0,
+        metavar="S",
+        help="seconds to wait for more failures after the first (%(default)g)",
+    )
+    run.add_argument(
+        "--report",
+        type=_report_path,
+        metavar="PATH",
+        help="the report file; {jobid}, {step} and {time} are filled in "
+        "(ALLRAISE_REPORT; allraise-{jobid}.json)",
+    )
+    _add_style(run)
+    show = commands.add_parser(
+        "show", help="show a report file; needs no MPI", allow_abbrev=False
+    )
+    show.add_argument("path", metavar="report.json")
+    _add_style(show)
+    show.add_argument(
+        "--rank", type=_rank_set, metavar="SET", help="only these, like 0-2,4"
+    )
+    show.add_argument("--html", metavar="OUT", help="write a web page, in one file")
+    commands.add_parser(
+        "doctor",
+        help="say, under mpirun, which protections a job has here",
+        allow_abbrev=False,
+    )
+    return parser
+
+
+def _add_style(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--style",
+        choices=STYLES,
+        help="how a report is shown (ALLRAISE_STYLE; by the number of failed ranks)",
+    )
+
+
+def split_program(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Part what is for ``allraise run`` from the program and its arguments."""
+    takes_value = {"--timeout", "--grace", "--report", "--style"}
+    position = 0
+    while position < len(arguments):
+        word = arguments[position]
+        if word in ("-", "-m", "-c") or not word.startswith("-"):
+            break
+        position += 2 if word in takes_value else 1
+    return list(arguments[:position]), tuple(arguments[position:])
+
+
+def _checked_program(
+    program: tuple[str, ...], error: Callable[[str], None]
+) -> tuple[str, ...]:
+    """Refuse what cannot be run, as `mpi4py.run` does."""
+    if not program:
+        error(f"no program to run: {_PROGRAM}")
+    elif program[0] in ("-m", "-c") and len(program) == 1:
+        error(f"option {program[0]} needs an argument")
+    elif program[0] not in ("-", "-m", "-c") and not os.path.exists(program[0]):  # noqa: PTH110 the name of the script stays as it is
+        error(f"there is no program {program[0]!r}")
+    return program
+
+
+def _run(
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    program: tuple[str, ...],
+    settings: Settings,
+) -> None:
+    from allraise.publishing import DEFAULT_PATH, check_path
+
+    program = _checked_program(program, parser.error)
+    if options.timeout is not None:
+        os.environ["ALLRAISE_TIMEOUT"] = str(options.timeout)  # for its guards
+    path = options.report or settings.report or DEFAULT_PATH
+    try:
+        check_path(path)
+    except ValueError as error:
+        parser.error(f"ALLRAISE_REPORT: {error}")
+    try:
+        from mpi4py import MPI  # noqa: F401 may fail, and says why
+    except (ImportError, RuntimeError) as error:
+        parser.exit(1, f"allraise run: MPI cannot be started: {error}\n")
+    from allraise.launcher import Options, run
+
+    if program[0] in ("-m", "-c") and not sys.flags.safe_path:
+        # As `python -m` does it; the console script has its own folder there.
+        sys.path[0] = os.getcwd() if program[0] == "-m" else ""
+    style = options.style or settings.style
+    run(Options(program, options.grace, path, style))
+
+
+def main() -> None:
+    """Do what the command line says.
+
+    Collective over ``COMM_WORLD`` for ``run`` and ``doctor``; ``show`` is not.
+    """
+    arguments = sys.argv[1:]
+    program: tuple[str, ...] = ()
+    parser = _parser()
+    if arguments[:1] == ["run"]:
+        head, program = split_program(arguments[1:])
+        arguments = ["run", *head]
+    options = parser.parse_args(arguments)
+    try:
+        settings = read_settings()
+    except ValueError as error:
+        parser.error(str(error))
+    if options.command == "run":
+        _run(parser, options, program, settings)
+    elif options.command == "show":
+        from allraise.showing import show
+
+        sys.exit(show(options, settings.style))
+    else:
+        from allraise.doctor import doctor
+
+        doctor()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""How helper threads of different ranks talk: by messages, or by files.
+
+Owns bytes between ranks while the main threads may be blocked in MPI. Knows
+nothing of what they mean.
+
+Messages need ``THREAD_MULTIPLE``: below it, MPI called from a helper thread
+corrupts the main thread's (5 of 6 stress runs on MPICH). There the carrier is a
+folder that all ranks see. It is made when something has gone wrong, not before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+TAG: Final = 7  # on a communicator of its own: any would do
+
+
+class Carrier(Protocol):
+    """What both kinds do."""
+
+    rank: int
+    size: int
+    poll_s: float
+
+    def send(self, dest: int, data: bytes) -> None:
+        """Send; returns at once."""
+
+    def receive(self) -> list[tuple[int, bytes]]:
+        """Return what has come, with the rank it came from."""
+
+    def flush(self, limit_s: float) -> None:
+        """Wait until what was sent has left, for no longer than the limit."""
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+
+
+class MessageCarrier:
+    """Messages on a private duplicate, made while all ranks are at one place.
+
+    Collective over comm.
+    """
+
+    # Twenty looks a second cost nothing that can be measured.
+    poll_s = 0.05
+
+    def __init__(self, comm: MPI.Intracomm) -> None:
+        from mpi4py import MPI
+
+        self.rank, self.size = comm.Get_rank(), comm.Get_size()
+        self._comm = comm.Dup()
+        self._comm.Set_name("allraise run")
+        self._comm.Set_errhandler(MPI.ERRORS_RETURN)
+        self._status = MPI.Status()
+        self._byte = MPI.BYTE
+        self._under_way: list[tuple[MPI.Request, bytes]] = []
+
+    def send(self, dest: int, data: bytes) -> None:
+        """Send to a rank; returns at once."""
+        request = self._comm.Isend([data, self._byte], dest, TAG)
+        self._under_way = [pair for pair in self._under_way if not pair[0].Test()]
+        self._under_way.append((request, data))
+
+    def receive(self) -> list[tuple[int, bytes]]:
+        """Return what has come."""
+        found = []
+        while (message := self._comm.Improbe(status=self._status)) is not None:
+            data = bytearray(self._status.Get_count(self._byte))
+            source = self._status.Get_source()
+            message.Recv([data, self._byte])
+            found.append((source, bytes(data)))
+        return found
+
+    def flush(self, limit_s: float) -> None:
+        """Wait until what was sent has left."""
+        deadline = time.monotonic() + limit_s
+        while self._under_way and time.monotonic() < deadline:
+            self._under_way = [pair for pair in self._under_way if not pair[0].Test()]
+            time.sleep(0.001)
+
+    def close(self) -> None:
+        """Do nothing: to free the duplicate would be collective."""
+
+
+def _order(path: Path) -> tuple[int, int]:
+    """Return the sender and the number that a file's name ends in."""
+    source, number = path.name.split("-")[-2:]
+    return int(source), int(number)
+
+
+class FileCarrier:
+    """Files in a folder that all ranks see.
+
+    Not collective.
+
+    Args:
+        folder: The same on all ranks; it need not be there.
+        rank: Of this process.
+        size: How many there are.
+    """
+
+    # Each look is a question to a file system that thousands of ranks share.
+    poll_s = 0.25
+
+    def __init__(self, folder: Path, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+        self._folder = folder
+        self._n_sent = 0
+
+    def send(self, dest: int, data: bytes) -> None:
+        """Write a file; it appears whole or not at all."""
+        self._folder.mkdir(exist_ok=True)
+        name = f"to-{dest}-from-{self.rank}-{self._n_sent}"
+        self._n_sent += 1
+        part = self._folder / f".{name}"
+        part.write_bytes(data)
+        part.replace(self._folder / name)
+
+    def receive(self) -> list[tuple[int, bytes]]:
+        """Read the files that are for this rank, in the order of their senders."""
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for path in sorted(self._folder.glob(f"to-{self.rank}-from-*"), key=_order):
+                found.append((_order(path)[0], path.read_bytes()))
+                path.unlink()
+        return found
+
+    def flush(self, limit_s: float) -> None:
+        """Do nothing: it is written."""
+
+    def close(self) -> None:
+        """Remove the folder; the collecting rank does it, at the end."""
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,323 @@
+"""``allraise run``: a whole program whose failure is told once.
+
+Owns how a program is run and how its process ends. The program itself is run by
+`mpi4py.run`, as ``python -m mpi4py`` does it.
+
+MPI is started before the program, because the helper threads (see `witness`)
+need a communicator that all ranks have, whatever goes wrong afterwards, for
+instance an import that fails on one rank. So ``mpi4py.rc`` is set by its
+environment variables (``MPI4PY_RC_THREAD_LEVEL``), not by the program.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from allraise.capture import capture
+from allraise.carrier import FileCarrier, MessageCarrier
+from allraise.collector import OWN, PARTIAL, WHOLE, Outcome
+from allraise.exceptions import CheckpointException, PeerFailure
+from allraise.publishing import (
+    DEFAULT_PATH,
+    default_style,
+    expand_path,
+    job_id,
+    save_somewhere,
+    write_error_stream,
+)
+from allraise.private import resolve_comm
+from allraise.record import Link, Record
+from allraise.report import Report
+from allraise.stacks import program_frames
+from allraise.witness import MAX_EXTRAS, Witness
+
+if TYPE_CHECKING:
+    from allraise.bundle import Bundle
+    from allraise.carrier import Carrier
+
+# Printed right before MPI_Abort, a report was lost under MPICH in 6 of 30 runs;
+# with a tenth of a second in between in none of 80.
+BEFORE_ABORT_S: Final = 0.25
+
+# The other ranks are ended by the launcher; this one must not outlive it.
+KILLED_WITHIN_S: Final = 10.0
+
+# A chain of causes that is looked through for a failure that was agreed.
+_MAX_CAUSES: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What ``allraise run`` was asked for."""
+
+    program: tuple[str, ...]
+    grace_s: float = 2.0
+    report: str = DEFAULT_PATH
+    style: str | None = None
+
+
+def exit_code(exc: BaseException) -> int:
+    """Return the code that an uncaught exception ends the job with."""
+    if isinstance(exc, SystemExit):
+        code: object = exc.code
+        if code is None:
+            return 0
+        return code if isinstance(code, int) else 1
+    if isinstance(exc, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if isinstance(exc, CheckpointException):
+        names = {record.links[0].type_name for _, record in exc.bundle.records()}
+        if names == {"KeyboardInterrupt"}:
+            return 128 + signal.SIGINT
+    return 1
+
+
+def shell_code(code: int) -> int:
+    """Return the code as a shell sees it: its low byte, but not 0 for a failure."""
+    return (code & 0xFF) or 1
+
+
+def _agreed_in(exc: BaseException | None) -> CheckpointException | None:
+    """Return the agreed failure that an exception is, or comes from."""
+    for _ in range(_MAX_CAUSES):
+        if exc is None:
+            break
+        if isinstance(exc, CheckpointException) and exc.agreed is not None:
+            return exc
+        exc = exc.__cause__ or exc.__context__
+    return None
+
+
+class _Job:
+    """One process of a job that is run."""
+
+    def __init__(self, options: Options) -> None:
+        comm = resolve_comm(None)
+        from mpi4py import MPI
+
+        self.options = options
+        self.comm = comm
+        self.pid = os.getpid()
+        self.rank, self.size = comm.Get_rank(), comm.Get_size()
+        self.threads_may_call = MPI.Query_thread() == MPI.THREAD_MULTIPLE
+        self.end = _record("finished", "finished")
+        self.witness = Witness(
+            self._carrier(), options.grace_s, self.publish, self.end_job
+        )
+
+    def _carrier(self) -> Carrier:
+        """Make what carries between helper threads. Collective over comm."""
+        if self.threads_may_call:
+            return MessageCarrier(self.comm)
+        # Beside the report, where all ranks are likely to see it.
+        folder = Path(self.options.report).expanduser().parent.absolute()
+        if not os.access(folder, os.W_OK):
+            folder = Path(tempfile.gettempdir())
+        name = f".allraise-{self.pid}-{time.time_ns():x}"
+        name = self.comm.bcast(str(folder / name) if self.rank == 0 else "", 0)
+        return FileCarrier(Path(name), self.rank, self.size)
+
+    # -- the outcome -------------------------------------------------------------
+
+    def publish(self, outcome: Outcome) -> None:
+        """Show and store what was found; runs in the helper thread."""
+        report = Report.here(outcome.step, outcome.bundle, self.size)
+        report.environment["exit_code"] = shell_code(outcome.code)
+        report.environment["ended_because"] = outcome.why
+        path = expand_path(self.options.report, outcome.step, job_id(os.environ))
+        where = save_somewhere(report, path)
+        kinds = [record.kind for _, record in outcome.bundle.records()]
+        n_failed = len(report.failed_ranks)
+        style = self.options.style or default_style(n_failed)
+        try:
+            text = report.text(style)
+        except Exception as error:
+            text = f"the report cannot be shown: {type(error).__name__}: {error}\n"
+        what = f"{n_failed} of {self.size} ranks failed"
+        if not n_failed:
+            what = f"{len(kinds) and len(report.ranks)} of {self.size} ranks: {outcome.why}"
+        code = shell_code(outcome.code)
+        write_error_stream(f"\nallraise: {what}, exit code {code}\n\n{text}\n{where}\n")
+
+    def end_job(self, code: int) -> None:
+        """End the job, from the helper thread, where that may be done."""
+        if self.size == 1:
+            return
+        time.sleep(BEFORE_ABORT_S)
+        if self.threads_may_call:
+            self.comm.Abort(shell_code(code))
+        # A failed rank's main thread does it. If there is none, or it is stuck:
+        time.sleep(KILLED_WITHIN_S / 2)
+        os._exit(shell_code(code))
+
+    def fail(self, exc: BaseException) -> NoReturn:
+        """Report the exception that the program ended with, and end the job."""
+        hook = sys.excepthook
+        has_hook = hook is not sys.__excepthook__ and not isinstance(exc, SystemExit)
+        code = exit_code(exc)
+        agreed = _agreed_in(exc)
+        step = agreed.step if agreed is not None else ""
+        witness = self.witness
+        if witness.is_alive():
+            found = [(p, bundle.encode()) for p, bundle in self._findings(exc, agreed)]
+            witness.fail(("failed", code, found, step, has_hook))
+        else:  # MPI has been finalized: each for itself
+            bundle = witness.own_bundle(_captured(exc))
+            self.publish(Outcome(code, "failed after the end", step, bundle))
+        if has_hook:
+            _call_hook(hook, exc)
+        witness.post("tell", ("hooked",))
+        if self.size > 1 and witness.is_alive():
+            if not self.threads_may_call and witness.may_abort.wait(KILLED_WITHIN_S):
+                time.sleep(BEFORE_ABORT_S)
+                self.comm.Abort(shell_code(witness.code))
+            time.sleep(KILLED_WITHIN_S)
+            os._exit(shell_code(witness.code))
+        sys.exit(shell_code(witness.code or code))
+
+    def _findings(
+        self, exc: BaseException, agreed: CheckpointException | None
+    ) -> list[tuple[int, Bundle]]:
+        """Return what this rank knows, each with how much it is to be believed."""
+        own = self.witness.own_bundle
+        if agreed is None:
+            return [(OWN, own(_captured(exc)))]
+        known = _in_world(agreed)
+        found = [(PARTIAL if agreed.is_partial else WHOLE, known)]
+        if agreed.is_partial and self.rank in known.ranks:
+            found.append((OWN, known.only(self.rank)))
+        if exc is not agreed:  # raised from it
+            found.append((PARTIAL + 1, own(_captured(exc))))
+        return found
+
+    # -- the end of the process --------------------------------------------------
+
+    def leave(self, *_args: object) -> None:
+        """Say that this rank has reached the end; at exit, or at ``MPI_Finalize``."""
+        if os.getpid() != self.pid or not self.threads_may_call:
+            return
+        began = time.monotonic()
+
+        def wait() -> bool:
+            # With fault tolerance, ranks may be dead and the job alive.
+            if time.monotonic() - began < 1:
+                return True
+            from allraise.ulfm import is_active
+
+            return not is_active()
+
+        self.witness.leave(self.end, wait=wait)
+
+    def install(self) -> None:
+        """Begin to listen: threads, exits, signals."""
+        from mpi4py import MPI
+
+        self.witness.start()
+        # First in, last out: after the program's own exit functions.
+        atexit.register(self.leave)
+        keyval = MPI.Comm.Create_keyval(delete_fn=self.leave)
+        # MPI_Finalize deletes this attribute before it does anything else.
+        MPI.COMM_SELF.Set_attr(keyval, self)
+        self._install_hooks()
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, self.witness.on_sigterm)
+        signal.set_wakeup_fd(self.witness.wakeup_fd, warn_on_full_buffer=False)
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        """Be as if there were no allraise, in a forked child."""
+        signal.set_wakeup_fd(-1)
+        if signal.getsignal(signal.SIGTERM) == self.witness.on_sigterm:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def _install_hooks(self) -> None:
+        thread_hook, unraisable_hook = threading.excepthook, sys.unraisablehook
+
+        def on_thread(args: Any) -> None:
+            if args.exc_value is not None and args.exc_type is not SystemExit:
+                self._keep(args.exc_value, "thread")
+            thread_hook(args)
+
+        def on_unraisable(args: Any) -> None:
+            if args.exc_value is not None and "atexit" in str(args.err_msg):
+                self._keep(args.exc_value, "atexit")
+            unraisable_hook(args)
+
+        threading.excepthook = on_thread
+        sys.unraisablehook = on_unraisable
+
+    def _keep(self, exc: BaseException, kind: str) -> None:
+        if len(self.witness.extras) < MAX_EXTRAS and os.getpid() == self.pid:
+            self.witness.extras.append(_captured(exc, kind))
+
+
+def _captured(exc: BaseException, kind: str = "failure") -> Record:
+    """Take down an exception, the program's part of its stack."""
+    if kind == "failure" and isinstance(exc, PeerFailure):
+        kind = "interrupted"
+    record = capture(exc, kind=kind)
+    top = record.links[0]
+    top = top._replace(frames=program_frames(top.frames))
+    return Record((top, *record.links[1:]), (), record.reasons, record.origin, kind)
+
+
+def _record(kind: str, type_name: str) -> Record:
+    return Record((Link(type_name, "", (f"{type_name}\n",)),), kind=kind)
+
+
+def _in_world(exc: CheckpointException) -> Bundle:
+    """Return the failures of an agreement under their ranks in ``COMM_WORLD``."""
+    agreed = exc.agreed
+    private: Any = agreed.owner if agreed is not None else None
+    if private is None or private.comm is None:
+        own = resolve_comm(None).Get_rank()
+        return exc.bundle.renamed([own])
+    from mpi4py import MPI
+
+    group, world = private.comm.Get_group(), resolve_comm(None).Get_group()
+    try:
+        return exc.bundle.renamed(MPI.Group.Translate_ranks(group, None, world))
+    finally:
+        group.Free()
+        world.Free()
+
+
+def _call_hook(hook: Any, exc: BaseException) -> None:
+    try:
+        hook(type(exc), exc, exc.__traceback__)
+    except BaseException as error:
+        write_error_stream(f"sys.excepthook raised {type(error).__name__}\n")
+
+
+def run(options: Options) -> None:
+    """Run a program, and report its failure once.
+
+    Collective over ``COMM_WORLD`` at the start, where a communicator is
+    duplicated; not collective afterwards.
+
+    Raises:
+        SystemExit: As the program has raised it, where that is no failure; on a
+            job of one rank also with the code of the failure.
+    """
+    from mpi4py.run import run_command_line
+
+    job = _Job(options)
+    job.install()
+    try:
+        run_command_line(list(options.program))
+    except BaseException as exc:
+        if os.getpid() != job.pid:  # a forked child
+            raise
+        if isinstance(exc, SystemExit) and not exit_code(exc):
+            job.end = _captured(exc, "finished")
+            raise
+        job.fail(exc)
