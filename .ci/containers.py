@@ -203,7 +203,7 @@ def run_cells(cells: list[Cell], data: dict[str, Any], *, keep_going: bool) -> i
     """Run one cell after the other and print the table."""
     results: list[Result] = []
     for cell in cells:
-        print(f"{cell.name}: {cell.base}, {cell.packages or cell.runtime}", flush=True)
+        print(f"{cell.name}: {cell.base}, {cell.packages} {cell.runtime}", flush=True)
         try:
             results.append(run_cell(cell, data))
         except EngineError as exc:
@@ -266,7 +266,7 @@ def main() -> int:
     if options.list:
         for cell in cells:
             quick = " (quick)" if cell.quick else ""
-            print(f"{cell.name}: {cell.base} {cell.packages or cell.runtime}{quick}")
+            print(f"{cell.name}: {cell.base} {cell.packages} {cell.runtime}{quick}")
         return 0
     try:
         ensure_bases(cells)

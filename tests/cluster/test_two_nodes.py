@@ -1,0 +1,99 @@
+"""What only shows between nodes: hosts, files, clocks, and what happens to networks."""
+
+import json
+import re
+import time
+
+import pytest
+
+ULFM = pytest.mark.parametrize("ulfm", [False, True], ids=["plain", "ulfm"])
+
+
+@pytest.fixture
+def with_ft(ulfm, has_ulfm):
+    if ulfm and not has_ulfm:
+        pytest.skip("needs Open MPI 5")
+    return ulfm
+
+
+@ULFM
+def test_every_rank_of_every_node_raises(cluster, with_ft):
+    ended = cluster.mpirun("jobs/shards.py", ulfm=with_ft).end()
+    for rank in range(4):
+        assert f"rank {rank} raised for [1, 3]" in ended.output
+    assert ended.code == 0, ended.output
+
+
+def test_the_report_names_the_host_of_each_rank(cluster):
+    cluster.mpirun("jobs/shards.py").end()
+    origins = json.loads(cluster.read("node0", "report.json"))["origins"]
+    assert {rank: origin["host"] for rank, origin in origins.items()} == {
+        "1": "node0",
+        "3": "node1",
+    }
+
+
+def test_source_lines_come_from_the_node_that_has_them(cluster):
+    line = 'raise ZeroDivisionError("a singular block")'
+    cluster.write("node1", "jobs/only_here.py", f"def solve():\n    {line}\n")
+    ended = cluster.mpirun("jobs/foreign_source.py").end()
+    assert f"    {line}\n" in ended.output
+
+
+def test_clocks_that_differ_leave_the_report_whole(cluster):
+    cluster.set_clock("node1", -9)
+    ended = cluster.mpirun("jobs/shards.py", "1").end()
+    origins = json.loads(cluster.read("node0", "report.json"))["origins"]
+    ahead_s = origins["1"]["time"] - origins["3"]["time"]
+    assert 6 < ahead_s < 9, "rank 3 failed a second later, by a clock 9 s behind"
+    assert "OSError: [Errno 28] No space left for shard 1" in ended.output
+    assert "ValueError: shard 3 is malformed" in ended.output
+
+
+@pytest.mark.xfail(reason="records are ordered by the clocks of their own hosts")
+def test_clocks_that_differ_leave_the_order_of_failures(cluster):
+    cluster.set_clock("node1", -9)
+    ended = cluster.mpirun("jobs/shards.py", "1").end()
+    first = ended.output.index("=== rank 1")
+    assert first < ended.output.index("=== rank 3")
+
+
+@ULFM
+def test_a_failure_wakes_ranks_that_are_blocked_on_another_node(cluster, with_ft):
+    ended = cluster.mpirun("jobs/blocked.py", ulfm=with_ft, deadline_s=30).end()
+    assert not ended.timed_out, ended.output
+    failed_at = float(re.search(r"failed at ([\d.]+)", ended.output).group(1))
+    raised = re.findall(r"rank (\d) raised for (.*) at ([\d.]+)", ended.output)
+    assert {(rank, ranks) for rank, ranks, _ in raised} == {
+        (str(rank), "[3]") for rank in range(4)
+    }
+    assert max(float(at) for *_, at in raised) - failed_at < 2.0
+
+
+@ULFM
+def test_a_killed_node_ends_the_job(cluster, with_ft):
+    """Open MPI's own launcher ends it, in any mode, once a node's daemon is gone.
+
+    Its exit code is not looked at: mpirun of Open MPI 5.0 gives 0 or 255, as it
+    happens (https://github.com/open-mpi/ompi/issues/12227).
+    """
+    job = cluster.mpirun("jobs/waiting.py", ulfm=with_ft)
+    job.wait_for("inside", times=4)
+    began = time.monotonic()
+    cluster.kill("node1")
+    ended = job.end()
+    assert not ended.timed_out, ended.output
+    assert time.monotonic() - began < 20
+    assert "went on" not in ended.output
+
+
+def test_a_cut_network_is_told_at_the_deadline(cluster):
+    """TCP alone would wait for many minutes for a node that has fallen silent."""
+    timeout_s = 5
+    job = cluster.mpirun("jobs/waiting.py", str(timeout_s), deadline_s=40)
+    job.wait_for("inside", times=4)
+    cluster.cut("node1")
+    job.wait_for("HangError", times=1, seconds=timeout_s + 15)
+    ended = job.end()
+    assert "2-3" in ended.output, "the ranks that did not arrive"
+    assert "went on" not in ended.output
