@@ -189,16 +189,15 @@ def _translated(base: type, name: str) -> Any:
     plain = getattr(base, name)
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        from mpi4py import MPI
-
         if self._generation != self._channel.generation:
             raise self._channel.stale(name)
         try:
             result = plain(self, *args, **kwargs)
-        except MPI.Exception:
+        except Exception:
+            # Not only MPI's: a revoked receive may return half a pickle.
             self._channel.raise_if_failed(name)
             raise
-        if isinstance(result, MPI.Message):
+        if isinstance(result, self._mpi.Message):
             return pending.adopt_message(result, self._channel)
         return result
 
