@@ -14,7 +14,7 @@ is still there, and every rank ends with exit code 1::
     $ mpiexec -n 4 python examples/checkpoint_writer.py checkpoints --fail-ranks 1,3
     CheckpointException ranks:dict_keys([1, 3])
     Traceback (most recent call last): (RANK 1)
-      File "examples/checkpoint_writer.py", line 71, in write_shard
+      File "examples/checkpoint_writer.py", line 74, in write_shard
         file.write(shard.data)
     OSError: [Errno 27] File too large
     Traceback (most recent call last): (RANK 3)
