@@ -153,7 +153,7 @@ def check_arguments(
             error.__cause__ = exc
         if resolved is None:
             raise
-        raise refuse(private_of(resolved), error) from error.__cause__
+        raise refuse(private_of(resolved), error)  # noqa: B904 the cause is set
 
 
 def refuse(private: Private, error: Exception) -> BaseException:
@@ -188,5 +188,5 @@ def locate(comm: MPI.Intracomm | None, place: int) -> Private:
         try:
             _checked_root(root, private.size)
         except ValueError as error:
-            raise refuse(private, error) from None
+            raise refuse(private, error)  # noqa: B904 the cause is set
     return private

@@ -249,7 +249,7 @@ class CollectiveSteps:
         try:
             check_step(step)
         except TypeError as error:
-            raise refuse(self._private, error) from error.__cause__
+            raise refuse(self._private, error)  # noqa: B904 the cause is set
         return step, f"{kind}, coordinator {self.coordinator_rank}"
 
     def _attempt(self, region: Region, part: Callable[[], T]) -> T:
