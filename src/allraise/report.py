@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from allraise.bundle import Bundle
+from allraise.bundle import Bundle, check_ranges, check_types
 from allraise.grouping import Group, group_records
 from allraise.ranks import RankSet
-from allraise.record import Frame, Link, Origin, Record
+from allraise.record import Frame, Link, Origin, Record, check_links
 from allraise.settings import STYLES
 from allraise.tree import show_tree
 from allraise.viewer import head_of, show_groups, show_ranks
@@ -228,13 +228,21 @@ def load_report(path: str | os.PathLike[str]) -> Report:
         bundle = Bundle()
         for failure in data["failures"]:
             links = tuple(_link_from_dict(link) for link in failure["links"])
+            check_links(links)
+            check_types((str, failure["kind"]))
+            check_types(*((str, reason) for reason in failure["reasons"]))
             record = Record(
                 links, reasons=tuple(failure["reasons"]), kind=failure["kind"]
             )
+            check_ranges(failure["ranks"])
             ranks = RankSet.from_ranges((a, b) for a, b in failure["ranks"])
             bundle.add(ranks, record)
         for rank, origin in data["origins"].items():
-            bundle.set_origin(int(rank), Origin(**origin))
+            made = Origin(**origin)
+            check_types((str, made.host), (int, made.pid), (float, made.time))
+            bundle.set_origin(int(rank), made)
+        check_types((str, data["step"]), (dict, data["environment"]))
+        check_types((type(None) if data["size"] is None else int, data["size"]))
         return Report(data["step"], bundle, data["size"], data["environment"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         msg = f"{os.fspath(path)} is a damaged report: {type(error).__name__}: {error}"
