@@ -30,7 +30,7 @@ from allraise.exceptions import Agreed, CheckpointException
 from allraise.gathering import gather_bundle, spread_bytes
 from allraise.mismatch import explain_mismatch, position_of
 from allraise.record import dump_plain, load_plain, minimal
-from allraise.signals import signals_held_back
+from allraise.signals import room_on_the_stack, signals_held_back
 from allraise.verdict import (
     EVERYWHERE,
     Verdict,
@@ -85,11 +85,16 @@ def leave(
         return outcome
     if private.comm is None:
         if exc is not None and not refused:
-            exc = _fail_alone(private, exc)
+            with room_on_the_stack():
+                exc = _fail_alone(private, exc)
         _close(private, None)
         return exc
     try:
-        exc, interruption = reduce_vector(private, exc, place, refused=refused)
+        try:
+            exc, interruption = reduce_vector(private, exc, place, refused=refused)
+        except RecursionError:  # of this rank, before it could send anything
+            with room_on_the_stack():
+                exc, interruption = reduce_vector(private, exc, place, refused=refused)
     except BaseException:  # MPI itself failed: there is no agreement to be had
         _close(private, None)
         raise
@@ -100,8 +105,8 @@ def leave(
         _close(private, None)
         failure = None
     else:
-        verdict = read_verdict(private)
-        with signals_held_back():
+        with room_on_the_stack(), signals_held_back():
+            verdict = read_verdict(private)
             failure = _fail(private, exc, verdict, refused=refused)
             private.settled = (verdict.depth, failure)
             _close(private, verdict.depth)

@@ -136,6 +136,8 @@ def reduce_vector(
             if type(error).__module__ == "mpi4py.MPI":
                 raise
             if total[0] == _PENDING:
+                if isinstance(error, RecursionError):
+                    raise  # again with more room, by the caller
                 # A signal handler raised before the reduction, which the others
                 # wait for: it is this rank's failure.
                 exc = error
