@@ -200,8 +200,8 @@ class Collector:
             return next(iter(self.failed.values()))[1], "failed"
         if self._signalled:
             number, name = next(iter(self._signalled.values()))[1:3]
-            return 128 + number, f"got {name}"
-        return 1, "waited for ranks that had reached the end"
+            return 128 + number, f"the job got {name}"
+        return 1, f"ranks {RankSet(self.left)} had left, and the others waited for them"
 
     def _merged(self) -> Bundle:
         parts: list[tuple[int, int, bytes]] = []
@@ -214,7 +214,9 @@ class Collector:
         parts += [(PARTIAL + 3, rank, data) for rank, data in self.left.items()]
         bundles = [decoded(data, rank) for _, rank, data in sorted(parts)]
         heard = self.failed.keys() | self._signalled.keys() | self._states.keys()
-        silent = RankSet(r for r in range(self.size) if r not in heard | self.left.keys())
+        silent = RankSet(
+            r for r in range(self.size) if r not in heard | self.left.keys()
+        )
         if silent:
             told = Bundle()
             text = "no answer: it is dead, or in C code that holds the GIL"

@@ -49,7 +49,9 @@ def describe(report: Report) -> str:
     known = report.environment
     command = " ".join(str(word) for word in known.get("command", ()))
     place = [
-        str(known[name]) for name in ("time", "host", "mpi", "python") if known.get(name)
+        str(known[name])
+        for name in ("time", "host", "mpi", "python")
+        if known.get(name)
     ]
     lines = [", ".join(place), command]
     if "exit_code" in known:
@@ -94,5 +96,5 @@ def show(options: argparse.Namespace, style: str | None) -> int:
         encoding = sys.stdout.encoding or "ascii"
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     except BrokenPipeError:  # `| head`
-        sys.stdout = None  # type: ignore[assignment]  # nothing left to flush
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 for the rest of the process
     return 0
