@@ -192,7 +192,7 @@ def collect(
         )
         place = place_of(arguments.root, everywhere=everywhere)
         timeout = arguments.timeout
-        private = locate(comm, place)
+        private = locate(comm, place, exc)
     try:
         if timeout is None:
             enter(private, step)
