@@ -168,7 +168,9 @@ class Peers:
                 return {**answer, **failure_answer(exc)}
         elif found is not None or (
             # Open here without a time limit; failures within it count on.
-            tuple(counts[:depth]) == ident[1:] and private.n_failed >= ident[0]
+            len(counts) > depth
+            and tuple(counts[:depth]) == ident[1:]
+            and private.n_failed >= ident[0]
         ):
             answer["state"] = "inside"
         else:
@@ -373,6 +375,8 @@ def _take_census(peers: Peers, ident: Ident, case: Case) -> None:
         if missing_ranks(answers) or case.size == 1:
             break
         time.sleep(1.0)
+    if peers.state(ident, stacks=False)["state"] == "done":
+        return
     publish(case, answers, f"{headline(case, answers)}; the job is ended")
     _end_job(peers)
 
