@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from allraise.agreement import enter, leave
 from allraise.arguments import check_arguments, checked_before, locate
-from allraise.deadline import Region, close_timed, open_timed
+from allraise.deadline import close_timed, open_timed
 from allraise.exceptions import CheckpointException
+from allraise.peers import TimedRegion
 from allraise.verdict import place_of
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class guard:  # noqa: N801 reads as the block it is
         timeout: float | None = None,
     ) -> None:
         # One for each entry that has not ended: a decorated function recurses.
-        self._entered: list[Private | Region] = []
+        self._entered: list[Private | TimedRegion] = []
         self._timeout = timeout
         self._step = step
         self._comm = comm
@@ -106,7 +107,7 @@ class guard:  # noqa: N801 reads as the block it is
         _traceback: TracebackType | None,
     ) -> None:
         entered = self._entered.pop()
-        if isinstance(entered, Region):
+        if isinstance(entered, TimedRegion):
             outcome = close_timed(entered, exc, self._place)
         else:
             outcome = leave(entered, exc, self._place)

@@ -23,7 +23,7 @@ mpi4py.rc.thread_level = options.level
 from mpi4py import MPI  # noqa: E402
 
 import allraise  # noqa: E402
-from allraise import deadline  # noqa: E402
+from allraise import peers  # noqa: E402
 
 WORLD = MPI.COMM_WORLD
 RAW = WORLD.Dup()
@@ -84,13 +84,13 @@ def thread():
 
 
 def watch_looks():
-    plain = deadline.Peers.state
+    plain = peers.Peers.state
 
     def state(*args, **how):
         looked_at.set()
         return plain(*args, **how)
 
-    deadline.Peers.state = state
+    peers.Peers.state = state
 
 
 def main():
