@@ -38,36 +38,33 @@ def entry(request):
     return request.param
 
 
-@pytest.fixture(params=WRONG.values(), ids=WRONG)
-def wrong(request):
-    return request.param
-
-
-def test_wrong_on_every_rank_is_a_plain_error_on_every_rank(comm, entry, wrong):
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_wrong_on_every_rank_is_a_plain_error_on_every_rank(world, entry, wrong):
     arguments, kind, text = wrong
     with pytest.raises(kind, match=text) as caught:
-        entry(comm, arguments)
+        entry(world, arguments)
     assert type(caught.value) is kind
 
 
-def test_wrong_on_one_rank_is_a_failure_on_every_rank(comm, entry, wrong):
-    arguments, kind, text = wrong
-    for bad in {0, comm.size - 1} if comm.size > 1 else ():
+@pytest.mark.mpi(min_size=2)
+def test_wrong_on_one_rank_is_a_failure_on_every_rank(world, entry):
+    for number, (arguments, kind, text) in enumerate(WRONG.values()):
+        bad = number % world.size
 
-        def block(bad=bad):
-            if comm.rank == bad:
-                entry(comm, arguments)
+        def block(bad=bad, arguments=arguments):
+            if world.rank == bad:
+                entry(world, arguments)
             else:
-                agree(None, comm)
+                agree(None, world)
 
         outcome = outcome_of(block)
         assert outcome.ranks == (bad,)
-        if comm.rank in {bad, 0}:
+        if world.rank in {bad, 0}:
             assert type(outcome.failures[bad][0]) is kind
             assert re.search(text, str(outcome.failures[bad][0]))
-        if comm.rank == bad:
+        if world.rank == bad:
             assert outcome.__cause__ is outcome.failures[bad][0]
-        agree(None, comm)
+        agree(None, world)
 
 
 def test_wrong_inside_a_guard_reaches_its_end_on_every_rank(comm):
