@@ -220,6 +220,7 @@ def publish(case: Case, answers: Mapping[int, Message], title: str) -> None:
     Not collective. Never raises.
     """
     from allraise.publishing import default_style, write_error_stream
+    from allraise.viewer import sanitise
 
     try:
         for stream in (sys.stdout, sys.stderr):
@@ -228,8 +229,8 @@ def publish(case: Case, answers: Mapping[int, Message], title: str) -> None:
         text, where = _report(case, answers, default_style)
     except Exception as error:
         text, where = f"{json.dumps(answers)}\n", f"{type(error).__name__}: {error}\n"
-    text = escape_surrogates(f"\nallraise: {title}\n\n{text}\n{where}")
-    write_error_stream(text)
+    text = f"\nallraise: {sanitise(title)}\n\n{text}\n{where}"
+    write_error_stream(escape_surrogates(text))
 
 
 def _report(
