@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING
 
 from allraise.bundle import Bundle
 from allraise.capture import capture
-from allraise.exceptions import Agreed, CheckpointException
+from allraise.exceptions import Agreed, CheckpointException, PeerFailure
 from allraise.gathering import gather_bundle, spread_bytes
 from allraise.mismatch import explain_mismatch, position_of
+from allraise.nesting import close_region, open_region
 from allraise.record import dump_plain, load_plain, minimal
 from allraise.signals import signals_held_back
 from allraise.verdict import (
@@ -39,6 +40,7 @@ from allraise.verdict import (
     severity_of,
     token_of,
 )
+from allraise.waking import announce, clear, look_outside, tell_outside
 
 if TYPE_CHECKING:
     from allraise.private import Private, Region
@@ -56,6 +58,13 @@ def enter(private: Private, region: Region) -> None:
     settled = private.settled
     if settled is not None and len(private.steps) >= settled[0]:
         raise settled[1]
+    open_region(private)
+    if private.watched:
+        try:
+            look_outside(private)
+        except BaseException:
+            close_region(private)
+            raise
     private.counts[-1] += 1
     private.counts.append(0)
     private.steps.append(region)
@@ -89,7 +98,17 @@ def leave(
         _close(private, None)
         return exc
     try:
+        if private.watched:
+            look_outside(private)
+        if exc is not None:
+            announce(private)
         exc, interruption = reduce_vector(private, exc, place, refused=refused)
+    except PeerFailure as woken:
+        # A region around this one, on another communicator, has failed. The
+        # other ranks here learn it too, and nobody waits for this one.
+        tell_outside(private)
+        _close(private, None)
+        return woken if exc is None else exc
     except BaseException:  # MPI itself failed: there is no agreement to be had
         _close(private, None)
         raise
@@ -117,6 +136,7 @@ def _close(private: Private, failed_depth: int | None) -> None:
         private.counts[-2] = 0
     private.steps.pop()
     private.counts.pop()
+    close_region(private)
 
 
 def _fail_alone(private: Private, exc: BaseException) -> BaseException:
@@ -137,6 +157,8 @@ def _fail(
 
     Collective over comm.
     """
+    if verdict.severity:
+        clear(private)
     if exc is not None and refused and verdict.minus_refused:
         return exc  # every rank's arguments were refused: each says why
     private.n_failed += 1
@@ -188,7 +210,7 @@ def _contribution(
     rank = private.rank
     agreed = exc.agreed if isinstance(exc, CheckpointException) else None
     if exc is not None and agreed is None:
-        return Bundle.of(rank, capture(exc)), exc
+        return Bundle.of(rank, capture(exc, kind=_kind_of(exc))), exc
     retold = Bundle()
     if private.last is not None and private.last[0] == newest > 0:
         retold = private.last[1].only(rank)
@@ -201,6 +223,18 @@ def _contribution(
     if private.last is not None and agreed.token == private.last[0]:
         return retold, live
     return Bundle.merge((exc.bundle, retold)), live
+
+
+def _kind_of(exc: BaseException) -> str:
+    """Tell a failure from what a peer's failure has led to."""
+    seen: set[int] = set()
+    link: BaseException | None = exc
+    while link is not None and id(link) not in seen:
+        if isinstance(link, PeerFailure):
+            return "interrupted"
+        seen.add(id(link))
+        link = link.__cause__ or link.__context__
+    return "failure"
 
 
 def _brief(private: Private, exc: BaseException) -> Bundle:

@@ -214,7 +214,9 @@ class Collector:
         parts += [(PARTIAL + 3, rank, data) for rank, data in self.left.items()]
         bundles = [decoded(data, rank) for _, rank, data in sorted(parts)]
         heard = self.failed.keys() | self._signalled.keys() | self._states.keys()
-        silent = RankSet(r for r in range(self.size) if r not in heard | self.left.keys())
+        silent = RankSet(
+            r for r in range(self.size) if r not in heard | self.left.keys()
+        )
         if silent:
             told = Bundle()
             text = "no answer: it is dead, or in C code that holds the GIL"

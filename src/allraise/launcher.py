@@ -26,6 +26,7 @@ from allraise.capture import capture
 from allraise.carrier import FileCarrier, MessageCarrier
 from allraise.collector import OWN, PARTIAL, WHOLE, Outcome
 from allraise.exceptions import CheckpointException, PeerFailure
+from allraise.private import resolve_comm
 from allraise.publishing import (
     DEFAULT_PATH,
     default_style,
@@ -34,7 +35,6 @@ from allraise.publishing import (
     save_somewhere,
     write_error_stream,
 )
-from allraise.private import resolve_comm
 from allraise.record import Link, Record
 from allraise.report import Report
 from allraise.stacks import program_frames

@@ -107,7 +107,9 @@ def save_somewhere(report: Report, path: Path) -> str:
     with contextlib.suppress(Exception):
         folder = Path(tempfile.mkdtemp(prefix="allraise-"))
         report.save(folder / path.name)
-        return f"report: {sanitise(str(folder / path.name))} (not where asked: {reason})"
+        return (
+            f"report: {sanitise(str(folder / path.name))} (not where asked: {reason})"
+        )
     return f"no report file: {reason}"
 
 

@@ -49,7 +49,9 @@ def describe(report: Report) -> str:
     known = report.environment
     command = " ".join(str(word) for word in known.get("command", ()))
     place = [
-        str(known[name]) for name in ("time", "host", "mpi", "python") if known.get(name)
+        str(known[name])
+        for name in ("time", "host", "mpi", "python")
+        if known.get(name)
     ]
     lines = [", ".join(place), command]
     if "exit_code" in known:

@@ -178,7 +178,9 @@ class Witness(threading.Thread):
     def _turn(self) -> None:
         leaving = self._collector is not None and bool(self._collector.left)
         with contextlib.suppress(InterruptedError):
-            select.select([self._wake_r], [], [], 0.002 if leaving else self._carrier.poll_s)
+            select.select(
+                [self._wake_r], [], [], 0.002 if leaving else self._carrier.poll_s
+            )
         with contextlib.suppress(BlockingIOError):
             for number in os.read(self._wake_r, 4096):
                 if number:
