@@ -7,22 +7,20 @@ length, a map that returns a wrapped pair), this raises the right
 `CheckpointException` on every rank.
 
 Each step is a row of regions, each closed by an agreement, so that values move
-only when every rank is known to be there with its bytes ready::
+only when every rank is known to have its bytes ready. ``all_reduce``, where only
+the coordinator unpickles and reduces::
 
-    map, pickle  --agree--  gather  --  reduce, pickle  --agree--  scatter  --  ...
-    (every rank)                        (the coordinator)
-
-    ...  --  unpickle  --agree-- return
-             (every rank)
+    map, pickle --agree-- gather, reduce, pickle --agree-- bcast, unpickle --agree-->
 """
 
 from __future__ import annotations
 
-import pickle
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from allraise.agreement import enter, leave
 from allraise.arguments import check_arguments, check_step, locate, refuse
+from allraise.signals import signals_held_back
+from allraise.values import checked_list, dump_value, load_value
 from allraise.verdict import place_of
 
 if TYPE_CHECKING:
@@ -63,8 +61,8 @@ class CollectiveSteps:
         self, comm: MPI.Intracomm | None = None, coordinator_rank: int = 0
     ) -> None:
         arguments = check_arguments(comm, "", root=coordinator_rank)
-        private = locate(comm, arguments.root)
-        self._begin(private, arguments.root)
+        self._comm = comm
+        self._begin(locate(comm, arguments.root), arguments.root)
 
     def _begin(self, private: Private, coordinator_rank: int) -> None:
         self._private = private
@@ -107,15 +105,16 @@ class CollectiveSteps:
         Success costs three ``Allreduce`` of 56 bytes, a gather and a scatter.
         """
         region = self._region("reduce_scatter", step)
-        chunks = self._map_and_gather(region, map_fun)
+        value = self._attempt(region, lambda: self._dump(map_fun(), "map_fun"))
 
-        def reduce() -> list[Any]:
-            results = reduce_fun([self._load(chunk) for chunk in chunks])
-            return self._dump_each(results, "reduce_fun")
+        def reduce() -> list[Any] | None:
+            values = self._gather(value)
+            if values is None:
+                return None
+            return self._dump_each(reduce_fun(values), "reduce_fun")
 
-        pieces = self._attempt(region, reduce, only_coordinator=True)
-        piece = self._move("scatter", pieces, root=self.coordinator_rank)
-        return cast("R", self._attempt(region, lambda: self._load(piece)))
+        results = self._attempt(region, reduce)
+        return cast("R", self._attempt(region, lambda: self._scatter(results)))
 
     def all_reduce(
         self,
@@ -141,14 +140,16 @@ class CollectiveSteps:
         Success costs three ``Allreduce`` of 56 bytes, a gather and a bcast.
         """
         region = self._region("all_reduce", step)
-        chunks = self._map_and_gather(region, map_fun)
+        value = self._attempt(region, lambda: self._dump(map_fun(), "map_fun"))
 
         def reduce() -> Any:
-            return self._dump(reduce_fun([self._load(chunk) for chunk in chunks]))
+            values = self._gather(value)
+            if values is None:
+                return None
+            return self._dump(reduce_fun(values), "reduce_fun")
 
-        result = self._attempt(region, reduce, only_coordinator=True)
-        result = self._move("bcast", result, root=self.coordinator_rank)
-        return cast("R", self._attempt(region, lambda: self._load(result)))
+        result = self._attempt(region, reduce)
+        return cast("R", self._attempt(region, lambda: self._spread(result)))
 
     def all_gather(self, step: str, map_fun: Callable[[], T]) -> list[T]:
         """Map on every rank, and give all of them every value.
@@ -169,9 +170,8 @@ class CollectiveSteps:
         Success costs two ``Allreduce`` of 56 bytes and an allgather.
         """
         region = self._region("all_gather", step)
-        data = self._attempt(region, lambda: self._dump(map_fun()))
-        chunks = self._move("allgather", data)
-        return self._attempt(region, lambda: [self._load(chunk) for chunk in chunks])
+        value = self._attempt(region, lambda: self._dump(map_fun(), "map_fun"))
+        return self._attempt(region, lambda: self._gather_everywhere(value))
 
     def broadcast(self, step: str, map_fun: Callable[[], T]) -> T:
         """Map on the coordinator alone, and give all the value.
@@ -192,11 +192,12 @@ class CollectiveSteps:
         Success costs two ``Allreduce`` of 56 bytes and a bcast.
         """
         region = self._region("broadcast", step)
-        data = self._attempt(
-            region, lambda: self._dump(map_fun()), only_coordinator=True
-        )
-        data = self._move("bcast", data, root=self.coordinator_rank)
-        return cast("T", self._attempt(region, lambda: self._load(data)))
+
+        def map_here() -> Any:
+            return self._dump(map_fun(), "map_fun") if self.is_coordinator else None
+
+        value = self._attempt(region, map_here)
+        return cast("T", self._attempt(region, lambda: self._spread(value)))
 
     def barrier(self) -> None:
         """Wait until every rank is here.
@@ -218,12 +219,8 @@ class CollectiveSteps:
     def gather_object(self, value: T) -> list[T] | None:
         """Give the coordinator every rank's value; None elsewhere. Collective."""
         region = self._region("gather_object", "gather_object")
-        chunks = self._map_and_gather(region, lambda: value)
-        return self._attempt(
-            region,
-            lambda: [self._load(chunk) for chunk in chunks],
-            only_coordinator=True,
-        )
+        data = self._attempt(region, lambda: self._dump(value, "gather_object"))
+        return self._attempt(region, lambda: self._gather(data))
 
     def all_gather_object(self, value: T) -> list[T]:
         """Give all ranks every rank's value, in order. Collective over comm."""
@@ -232,81 +229,95 @@ class CollectiveSteps:
     def scatter_object(self, values: list[T] | None) -> T:
         """Give each rank its part of the coordinator's list. Collective."""
         region = self._region("scatter_object", "scatter_object")
-        pieces = self._attempt(
-            region,
-            lambda: self._dump_each(values, "the coordinator"),
-            only_coordinator=True,
-        )
-        piece = self._move("scatter", pieces, root=self.coordinator_rank)
-        return cast("T", self._attempt(region, lambda: self._load(piece)))
+
+        def dump_here() -> Any:
+            giver = "scatter_object"
+            return self._dump_each(values, giver) if self.is_coordinator else None
+
+        data = self._attempt(region, dump_here)
+        return cast("T", self._attempt(region, lambda: self._scatter(data)))
 
     def _region(self, kind: str, step: str) -> Region:
         """Return what tells the parts of this step from those of others.
 
-        Not collective where the step is a str. All ranks name one coordinator,
-        for they communicate with it between the parts.
+        Not collective where the step is a str. All ranks must name one
+        coordinator, for they communicate with it in the parts.
         """
+        if self._private.closed or self._private.is_finalized():
+            # Raises, and says why, unless it was only given up.
+            self._private = locate(self._comm, self._place)
         try:
             check_step(step)
         except TypeError as error:
             raise refuse(self._private, error) from error.__cause__
         return step, f"{kind}, coordinator {self.coordinator_rank}"
 
-    def _attempt(
-        self, region: Region, part: Callable[[], T], *, only_coordinator: bool = False
-    ) -> T:
+    def _attempt(self, region: Region, part: Callable[[], T]) -> T:
         """Do one part of a step; raise on every rank if it failed on any.
 
-        Collective over comm. A rank that has no part returns None.
+        Collective over comm.
         """
         enter(self._private, region)
-        result = failure = None
+        failure = outcome = None
         try:
-            if self.is_coordinator or not only_coordinator:
+            try:
                 result = part()
-        except BaseException as error:
-            failure = error
-        outcome = leave(self._private, failure, self._place)
-        if outcome is not None:
-            raise outcome
-        return cast("T", result)
+            except BaseException as error:
+                failure = error
+            outcome = leave(self._private, failure, self._place)
+            if outcome is not None:
+                raise outcome
+            return result
+        finally:
+            # Else this frame and the traceback that holds it keep each other,
+            # and all that the user's frames hold, alive.
+            del failure, outcome
 
-    def _map_and_gather(self, region: Region, map_fun: Callable[[], T]) -> list[Any]:
-        data = self._attempt(region, lambda: self._dump(map_fun()))
-        gathered = self._move("gather", data, root=self.coordinator_rank)
-        return cast("list[Any]", gathered)
+    # Bytes move inside the region that uses them, with signals held back: a
+    # signal that throws a rank out here is its failure, told to all, and comes
+    # when no rank waits in the collective any more.
 
     def _move(self, collective: str, data: Any, **root: int) -> Any:
-        """Move bytes by a collective of the private communicator.
+        with signals_held_back():
+            return getattr(self._private.comm, collective)(data, **root)
 
-        Collective over comm. Between two agreements, so every rank is there.
-        """
+    def _gather(self, data: Any) -> list[Any] | None:
+        """Return every rank's value on the coordinator. Collective over comm."""
         if self._private.comm is None:
-            return (
-                [data]
-                if "gather" in collective
-                else (data[0] if collective == "scatter" else data)
-            )
-        return getattr(self._private.comm, collective)(data, **root)
+            return [data]
+        chunks = self._move("gather", data, root=self.coordinator_rank)
+        return _load_each(chunks) if self.is_coordinator else None
+
+    def _gather_everywhere(self, data: Any) -> list[Any]:
+        """Return every rank's value. Collective over comm."""
+        if self._private.comm is None:
+            return [data]
+        return _load_each(self._move("allgather", data))
+
+    def _spread(self, data: Any) -> Any:
+        """Return the coordinator's value. Collective over comm."""
+        if self._private.comm is None:
+            return data
+        data = self._move("bcast", data, root=self.coordinator_rank)
+        return load_value(data, self.coordinator_rank)
+
+    def _scatter(self, data: list[Any] | None) -> Any:
+        """Return this rank's part of the coordinator's. Collective over comm."""
+        if self._private.comm is None:
+            return data[0] if data else None
+        piece = self._move("scatter", data, root=self.coordinator_rank)
+        return load_value(piece, self.coordinator_rank)
 
     # A single rank keeps its objects: torch without a process group does not
     # pickle either.
 
-    def _dump(self, value: object) -> Any:
-        if self._private.comm is None:
-            return value
-        return pickle.dumps(value, protocol=5)
-
-    def _load(self, data: Any) -> Any:
-        return data if self._private.comm is None else pickle.loads(data)
+    def _dump(self, value: object, giver: str) -> Any:
+        return value if self._private.comm is None else dump_value(value, giver)
 
     def _dump_each(self, values: object, giver: str) -> list[Any]:
-        size = self._private.size
-        if not isinstance(values, (list, tuple)) or len(values) != size:
-            n = f"{len(values)} of them" if isinstance(values, (list, tuple)) else ""
-            msg = (
-                f"{giver} must give a list of {size} values, one a rank, got "
-                f"{n or type(values).__name__}"
-            )
-            raise ValueError(msg)
-        return [self._dump(value) for value in values]
+        checked = checked_list(values, self._private.size, giver)
+        return [self._dump(value, giver) for value in checked]
+
+
+def _load_each(chunks: list[bytes]) -> list[Any]:
+    return [load_value(chunk, rank) for rank, chunk in enumerate(chunks)]
