@@ -30,7 +30,7 @@ from allraise.exceptions import Agreed, CheckpointException, PeerFailure
 from allraise.gathering import gather_bundle, spread_bytes
 from allraise.mismatch import explain_mismatch, position_of
 from allraise.nesting import close_region, open_region
-from allraise.record import dump_plain, load_plain, minimal
+from allraise.record import FAILURE, INTERRUPTED, dump_plain, load_plain, minimal
 from allraise.signals import signals_held_back
 from allraise.verdict import (
     EVERYWHERE,
@@ -231,10 +231,10 @@ def _kind_of(exc: BaseException) -> str:
     link: BaseException | None = exc
     while link is not None and id(link) not in seen:
         if isinstance(link, PeerFailure):
-            return "interrupted"
+            return INTERRUPTED
         seen.add(id(link))
         link = link.__cause__ or link.__context__
-    return "failure"
+    return FAILURE
 
 
 def _brief(private: Private, exc: BaseException) -> Bundle:

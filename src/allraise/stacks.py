@@ -33,7 +33,28 @@ MAX_CALL_CHARS: Final = 4000
 
 # Without every rank of the communicator none of these ever returns.
 COLLECTIVES: Final = frozenset(
-    ["barrier", "bcast", "gather", "gatherv", "scatter", "scatterv", "allgather", "allgatherv", "alltoall", "alltoallv", "alltoallw", "reduce", "allreduce", "reduce_scatter", "reduce_scatter_block", "scan", "exscan", "dup", "split", "create"]
+    [
+        "barrier",
+        "bcast",
+        "gather",
+        "gatherv",
+        "scatter",
+        "scatterv",
+        "allgather",
+        "allgatherv",
+        "alltoall",
+        "alltoallv",
+        "alltoallw",
+        "reduce",
+        "allreduce",
+        "reduce_scatter",
+        "reduce_scatter_block",
+        "scan",
+        "exscan",
+        "dup",
+        "split",
+        "create",
+    ]
 )
 
 _LAUNCHERS: Final = ("<frozen runpy>", "runpy.py", "mpi4py/run.py")

@@ -167,7 +167,8 @@ def _reduce_watching(
     mine, total = private.mine, private.total
 
     def start() -> MPI.Request:
-        return private.comm.Iallreduce(mine, total, private.op)
+        request: MPI.Request = private.comm.Iallreduce(mine, total, private.op)
+        return request
 
     late = None
     try:
