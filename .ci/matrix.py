@@ -200,7 +200,8 @@ def main() -> int:
             wheel = wheel or build_wheel(cell)
             results.append(run_cell(cell, wheel, data))
         except subprocess.CalledProcessError as exc:
-            results.append(Result(cell.name, error=f"cannot be made: {exc}"))
+            print(exc)
+            results.append(Result(cell.name, error="environment cannot be made"))
         if results[-1].error and not options.keep_going:
             break
     return table.close(results, [cell.name for cell in cells], "matrix")

@@ -8,26 +8,45 @@ as failed, and where every rank is refused, each raises its own plain error.
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.agreement import enter, leave
 from allraise.creation import private_of
 from allraise.private import Private, known_private, resolve_comm
+from allraise.settings import read_settings
 from allraise.verdict import EVERYWHERE
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 
+_INFINITE: Final = float("inf")
+
+
 class Arguments(NamedTuple):
     """What an entry point was given, as far as it can be known at once.
 
     ``comm`` stays None for ``COMM_WORLD``: to name it would start MPI.
+    ``timeout`` is that of the environment where none was given.
     """
 
     comm: MPI.Intracomm | None
     root: int
     timeout: float | None
+
+
+# ALLRAISE_TIMEOUT, read once: at the first guard, which no communicator is known
+# before, so that no guard comes past `check_arguments` until it is read.
+_default_timeout: float | None = None
+_has_default = False
+
+
+def _timeout_or_default(timeout: object) -> float | None:
+    global _default_timeout, _has_default  # noqa: PLW0603 one a process
+    if not _has_default:
+        _default_timeout = read_settings().timeout
+        _has_default = True
+    return _default_timeout if timeout is None else _checked_timeout(timeout)
 
 
 def _checked_root(root: object, size: int | None) -> int:
@@ -43,9 +62,7 @@ def _checked_root(root: object, size: int | None) -> int:
     return number
 
 
-def _checked_timeout(timeout: object) -> float | None:
-    if timeout is None:
-        return None
+def _checked_timeout(timeout: object) -> float:
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         kind = type(timeout).__name__
         msg = f"timeout must be a number of seconds or None, got {kind}"
@@ -79,7 +96,11 @@ def checked_before(
         and type(root) is int
         and root == 0
         and everywhere is False
-        and timeout is None
+        and (
+            _default_timeout is None
+            if timeout is None
+            else type(timeout) is float and 0 < timeout < _INFINITE
+        )
     ):
         return known_private(comm)
     return None
@@ -124,7 +145,9 @@ def check_arguments(
             kind = type(everywhere).__name__
             msg = f"everywhere must be True or False, got {kind}"
             raise TypeError(msg)
-        return Arguments(resolved, _checked_root(root, size), _checked_timeout(timeout))
+        return Arguments(
+            resolved, _checked_root(root, size), _timeout_or_default(timeout)
+        )
     except (TypeError, ValueError) as error:
         # The caller's own exception is not lost to a wrong argument.
         if isinstance(exc, BaseException):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from allraise.agreement import enter, leave
 from allraise.arguments import check_arguments, checked_before, locate
+from allraise.deadline import Region, close_timed, open_timed
 from allraise.exceptions import CheckpointException
 from allraise.interruptible import communicator
 from allraise.private import resolve_comm
@@ -75,7 +76,8 @@ class guard:  # noqa: N801 reads as the block it is
         timeout: float | None = None,
     ) -> None:
         # One for each entry that has not ended: a decorated function recurses.
-        self._entered: list[Private] = []
+        self._entered: list[Private | Region] = []
+        self._timeout = timeout
         self._step = step
         self._comm = comm
         self._place = 0
@@ -85,13 +87,18 @@ class guard:  # noqa: N801 reads as the block it is
                 comm, step, root=root, everywhere=everywhere, timeout=timeout
             )
             self._place = place_of(arguments.root, everywhere=everywhere)
+            self._timeout = arguments.timeout
 
     def __enter__(self) -> Self:
         private = self._private
         if private is None or private.closed or private.is_finalized():
             private = self._private = locate(self._comm, self._place)
-        enter(private, self._step)
-        self._entered.append(private)
+        if self._timeout is None:
+            enter(private, self._step)
+            self._entered.append(private)
+        else:
+            region = open_timed(private, self._step, self._timeout, self._place)
+            self._entered.append(region)
         return self
 
     def __exit__(
@@ -100,7 +107,11 @@ class guard:  # noqa: N801 reads as the block it is
         exc: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        outcome = leave(self._entered.pop(), exc, self._place)
+        entered = self._entered.pop()
+        if isinstance(entered, Region):
+            outcome = close_timed(entered, exc, self._place)
+        else:
+            outcome = leave(entered, exc, self._place)
         # Where the outcome is what was raised, that goes on as it is.
         if outcome is not None and outcome is not exc:
             raise outcome
@@ -201,12 +212,19 @@ def collect(
             comm, step, root=root, everywhere=everywhere, timeout=timeout, exc=exc
         )
         place = place_of(arguments.root, everywhere=everywhere)
+        timeout = arguments.timeout
         private = locate(comm, place)
     try:
-        enter(private, step)
+        if timeout is None:
+            enter(private, step)
+        else:
+            region = open_timed(private, step, timeout, place)
     except CheckpointException as due:
         return due
-    outcome = leave(private, exc, place)
+    if timeout is None:
+        outcome = leave(private, exc, place)
+    else:
+        outcome = close_timed(region, exc, place)
     if outcome is None or isinstance(outcome, CheckpointException):
         return outcome
     raise outcome

@@ -1,0 +1,265 @@
+"""What is said of ranks that did not arrive in time, and how the job ends.
+
+Owns the answer of each rank to where it stands, the report that these make, and
+the end of the job. Knows nothing of how ranks are asked, nor when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from traceback import extract_stack
+from typing import TYPE_CHECKING, Any, Final
+
+from allraise.bodies import dump_exception
+from allraise.bundle import Bundle
+from allraise.capture import capture, is_own_file, origin_here
+from allraise.exceptions import HangError
+from allraise.frames import frames_from_summary
+from allraise.ranks import RankSet
+from allraise.record import Frame, Link, Origin, Packed, Record, pack, unpack
+from allraise.render import escape_surrogates
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import FrameType
+
+    from allraise.census import Message
+
+EXIT_CODE: Final = 1
+
+# Printed by a helper thread right before MPI_Abort, a report was lost under MPICH
+# in 6 of 30 runs; with a tenth of a second in between in none of 80.
+BEFORE_END_S: Final = 0.25
+
+MAX_THREADS: Final = 8
+
+ARRIVED: Final = ("arrived", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """The region whose deadline passed, and how many ranks it is about."""
+
+    step: str
+    timeout: float
+    size: int
+
+    @property
+    def name(self) -> str:
+        """The step, for a sentence."""
+        return f"step {self.step!r}" if self.step else "a step without a name"
+
+
+def _user_frames(frame: FrameType) -> tuple[Frame, ...]:
+    """Take down a live stack, without what is allraise's own at its inner end."""
+    from allraise.stacks import program_frames
+
+    whole = frames_from_summary(extract_stack(frame))
+    found = program_frames(whole)
+    n_frames = len(found)
+    while n_frames and is_own_file(found[n_frames - 1].filename):
+        n_frames -= 1
+    return found[:n_frames] or whole
+
+
+def where_it_stands(thread: int) -> Message:
+    """Take down the stacks of this process.
+
+    Not collective. Runs in a helper thread while the others are blocked.
+
+    Args:
+        thread: The identifier of the one that matters most.
+    """
+    names = {t.ident: t.name for t in threading.enumerate()}
+    stacks = sys._current_frames()  # noqa: SLF001 the documented way
+    others = [
+        (names[ident], [list(f) for f in _user_frames(frame)])
+        for ident, frame in stacks.items()
+        if ident != thread and not names.get(ident, "allraise").startswith("allraise")
+    ]
+    main = stacks.get(thread)
+    frames = _user_frames(main) if main is not None else ()
+    return {
+        "frames": [list(frame) for frame in frames],
+        "threads": others[:MAX_THREADS],
+        "origin": list(origin_here()),
+    }
+
+
+def failure_answer(exc: BaseException) -> Message:
+    """Take down the failure of a rank that waits for the agreement."""
+    packed = pack(capture(exc))
+    return {
+        "shape": packed.shape.decode(),
+        "variant": packed.variant.decode(),
+        "origin": list(packed.origin),
+    }
+
+
+def _failure_record(answer: Message) -> Record:
+    packed = Packed(answer["shape"].encode(), answer["variant"].encode())
+    record = unpack(packed)
+    return Record(record.links, (), record.reasons, Origin(*answer["origin"]))
+
+
+def _hang_record(message: str, answer: Message) -> Record:
+    frames = tuple(Frame(*frame) for frame in answer.get("frames", ()))
+    notes = []
+    for name, inner in answer.get("threads", ()):
+        lines = [f"thread {name!r}:"]
+        for item in inner:
+            frame = Frame(*item)
+            lines.append(
+                f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}'
+            )
+            if frame.source:
+                lines.append(f"    {frame.source.strip()}")
+        notes.append("\n".join(lines))
+    error = HangError(message)
+    body, reason = dump_exception(error)
+    lines = [f"allraise.HangError: {message}\n", *(f"{note}\n" for note in notes)]
+    link = Link("allraise.HangError", message, tuple(lines), tuple(notes), frames)
+    origin = Origin(*answer["origin"]) if "origin" in answer else Origin()
+    return Record((link,), (body,), (reason,), origin, "hang")
+
+
+def _message_of(case: Case, answer: Message) -> str:
+    """Say what is known of a rank that is missing."""
+    limit = f"within {case.timeout:g} s"
+    state, inner = answer["state"], answer.get("inner", "")
+    if state == "inside":
+        within = f": it is in step {inner!r} within it" if inner else ""
+        return f"{case.name} was not at its end {limit}{within}"
+    if state == "elsewhere":
+        within = f"it is in step {inner!r}" if inner else "it is in no guarded region"
+        return f"{case.name} was not even entered {limit}: {within}"
+    if state == "stalled":
+        return (
+            f"{case.name} was not at its end {limit}: C code holds the interpreter "
+            "(the GIL), from the call in the last line"
+        )
+    if state == "silent":
+        return (
+            f"{case.name} was not at its end {limit}, and the process does not "
+            "answer: it is gone, or C code holds the interpreter"
+        )
+    return f"{case.name} was at its end, but the ranks did not agree {limit}"
+
+
+def missing_ranks(answers: Mapping[int, Message]) -> RankSet:
+    """Return the ranks that have not arrived."""
+    return RankSet(r for r, found in answers.items() if found["state"] not in ARRIVED)
+
+
+def make_bundle(case: Case, answers: Mapping[int, Message]) -> Bundle:
+    """Make the failures of a region whose deadline has passed.
+
+    Not collective.
+
+    Args:
+        case: The region.
+        answers: Of every rank.
+
+    Returns:
+        A failure for each rank that has failed, and a hang for each that is
+        missing; if none is, for each that waits.
+    """
+    nobody = not missing_ranks(answers)
+    bundle = Bundle()
+    for rank, answer in answers.items():
+        if answer["state"] == "failed":
+            bundle.add(RankSet((rank,)), _failure_record(answer))
+        elif answer["state"] != "arrived" or nobody:
+            record = _hang_record(_message_of(case, answer), answer)
+            bundle.add(RankSet((rank,)), record)
+    return bundle
+
+
+def _ranks(ranks: RankSet) -> str:
+    return f"{'rank' if len(ranks) == 1 else 'ranks'} {ranks}"
+
+
+def headline(case: Case, answers: Mapping[int, Message]) -> str:
+    """Say in a line who has arrived and who has not."""
+    groups = {
+        text: RankSet(r for r, a in answers.items() if a["state"] in states)
+        for text, states in (
+            ("arrived", ("arrived",)),
+            ("failed", ("failed",)),
+            ("missing", ("inside", "elsewhere", "stalled", "silent")),
+        )
+    }
+    told = ", ".join(f"{_ranks(r)} {text}" for text, r in groups.items() if r)
+    return f"{case.name} passed its deadline of {case.timeout:g} s: {told}"
+
+
+def notice(case: Case, passed_s: float, answers: Mapping[int, Message]) -> str:
+    """Say in a line which ranks are waited for; empty if none is."""
+    missing = missing_ranks(answers)
+    if not missing or any(a["state"] == "done" for a in answers.values()):
+        return ""
+    silent = RankSet(r for r in missing if answers[r]["state"] in ("silent", "stalled"))
+    waiting = f"waiting for {_ranks(missing)} of {case.size}"
+    if len(missing) == case.size:
+        waiting = "no rank has reached its end"
+    if silent:
+        waiting += f" ({_ranks(silent)}: no answer)"
+    limit = f"{passed_s:.3g} s of {case.timeout:g} s have passed"
+    return f"allraise: {case.name}: {limit}, {waiting}\n"
+
+
+def publish(case: Case, answers: Mapping[int, Message], title: str) -> None:
+    """Show and store the report.
+
+    Not collective. Never raises.
+    """
+    from allraise.publishing import default_style, write_error_stream
+
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        text, where = _report(case, answers, default_style)
+    except Exception as error:
+        text, where = f"{json.dumps(answers)}\n", f"{type(error).__name__}: {error}\n"
+    text = escape_surrogates(f"\nallraise: {title}\n\n{text}\n{where}")
+    write_error_stream(text)
+
+
+def _report(
+    case: Case, answers: Mapping[int, Message], default_style: Any
+) -> tuple[str, str]:
+    from allraise.publishing import expand_path, job_id, save_somewhere
+    from allraise.report import Report
+    from allraise.settings import read_settings
+
+    settings = read_settings()
+    bundle = make_bundle(case, answers)
+    report = Report.here(case.step, bundle, case.size)
+    report.environment["exit_code"] = EXIT_CODE
+    report.environment["ended_because"] = headline(case, answers)
+    where = ""
+    if settings.report:
+        path = expand_path(settings.report, case.step, job_id(os.environ))
+        where = f"{save_somewhere(report, path)}\n"
+    return report.text(settings.style or default_style(len(report.ranks))), where
+
+
+def end_process() -> None:
+    """End this process without MPI, which a helper thread may not call here."""
+    time.sleep(BEFORE_END_S)
+    os._exit(EXIT_CODE)
+
+
+def abort_job() -> None:
+    """End the job; only at ``THREAD_MULTIPLE``."""
+    from allraise.private import resolve_comm
+
+    time.sleep(BEFORE_END_S)
+    resolve_comm(None).Abort(EXIT_CODE)
