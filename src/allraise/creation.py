@@ -194,4 +194,7 @@ def _gates_within(private: Private) -> list[Gates]:
 
 def _interruption(rank: int, operation: str) -> PeerFailure:
     who = "a peer" if rank == UNKNOWN else f"rank {rank}"
-    return PeerFailure(f"{who} has failed, so {operation} was given up")
+    woken = PeerFailure(f"{who} has failed, so {operation} was given up")
+    woken.rank = None if rank == UNKNOWN else rank
+    woken.operation = operation
+    return woken

@@ -50,7 +50,16 @@ class HangError(Exception):
 
 
 class PeerFailure(Exception):  # noqa: N818 its name is the contract
-    """Raised inside a guarded region: a peer has failed, so waiting is vain."""
+    """Raised inside a guarded region: a peer has failed, so waiting is vain.
+
+    Attributes:
+        rank: The peer's rank in the guard's communicator; None where the MPI
+            does not tell.
+        operation: What was given up.
+    """
+
+    rank: int | None = None
+    operation: str = ""
 
 
 class Agreed(NamedTuple):
