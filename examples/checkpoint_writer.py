@@ -14,7 +14,7 @@ is still there, and every rank ends with exit code 1::
     $ mpiexec -n 4 python examples/checkpoint_writer.py checkpoints --fail-ranks 1,3
     CheckpointException ranks:dict_keys([1, 3])
     Traceback (most recent call last): (RANK 1)
-      File "examples/checkpoint_writer.py", line 71, in write_shard
+      File "examples/checkpoint_writer.py", line 74, in write_shard
         file.write(shard.data)
     OSError: [Errno 27] File too large
     Traceback (most recent call last): (RANK 3)
@@ -77,14 +77,23 @@ def write_shard(path: Path, shard: np.ndarray) -> dict[str, Any]:
     return {"file": path.name, "size": shard.size, "crc": zlib.crc32(shard.data)}
 
 
+def sync_folder(path: Path) -> None:
+    """Bring to disk which files a folder has."""
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+
+
 def publish(root: Path, number: int, entries: list[dict[str, Any]] | None) -> None:
     """Make a checkpoint the current one, in one step that cannot be half done."""
+    sync_folder(root / f"checkpoint-{number}")
     part = root / ".index.json.part"
     with part.open("w") as file:
         json.dump({"number": number, "shards": entries}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     part.replace(root / "index.json")
+    sync_folder(root)
 
 
 def save(comm: MPI.Intracomm, root: Path, number: int, limit: int | None) -> None:
@@ -96,15 +105,15 @@ def save(comm: MPI.Intracomm, root: Path, number: int, limit: int | None) -> Non
             folder.mkdir(parents=True, exist_ok=True)
             with quota(limit):
                 entry = write_shard(folder / f"shard-{comm.rank}.bin", shard)
-        entries = comm.gather(entry)
-        with allraise.guard(comm, "publish"):
-            if comm.rank == 0:
-                publish(root, number, entries)
     except allraise.CheckpointException:
         # Every rank comes here, and none is writing any more.
         if comm.rank == 0:
             shutil.rmtree(folder, ignore_errors=True)
         raise
+    entries = comm.gather(entry)
+    with allraise.guard(comm, "publish"):
+        if comm.rank == 0:
+            publish(root, number, entries)
 
 
 def current(comm: MPI.Intracomm, root: Path) -> int:
@@ -145,7 +154,8 @@ def main() -> int:
         save(comm, options.root, number, limit)
     except allraise.CheckpointException as failure:
         say(failure)
-        say(f"checkpoint {number}: nothing published")
+        if current(comm, options.root) != number:
+            say(f"checkpoint {number}: nothing published")
         code, words = 1, "still"
     if code == 0 or number > 1:
         number = check(comm, options.root)

@@ -24,65 +24,23 @@ Exits with 1 if any of it does not hold.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
-import mpirun  # noqa: E402 it lives with the tests
+import apart  # noqa: E402 it lives with the tests
 
 N_RANKS = 4
-DEADLINE_S = 120.0
-RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "MPI_RANKID")
 
 
-def run_one_rank(folder: Path, program: list[str]) -> int:
-    """Run one rank, and note what the launcher would not tell: how it ended."""
-    rank = next(os.environ[name] for name in RANK_VARIABLES if name in os.environ)
-    # MPICH reaches its launcher through a file that it inherits.
-    command = [sys.executable, *program]
-    with subprocess.Popen(command, close_fds=False) as process:  # noqa: S603
-        code = process.wait()
-    (folder / f"{rank}.json").write_text(json.dumps([process.pid, code]))
-    # The launcher ends the others when one has failed: let them end by themselves.
-    deadline = time.monotonic() + DEADLINE_S / 2
-    while len(list(folder.iterdir())) < N_RANKS and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return code
-
-
-def run_job(checkpoints: Path, *options: str) -> tuple[str, list[int], list[int]]:
-    """Run the writer; return its output, the exit codes, and who is still there."""
-    with tempfile.TemporaryDirectory() as name:
-        program = [str(HERE / "checkpoint_writer.py"), str(checkpoints), *options]
-        process = mpirun.start(
-            N_RANKS,
-            [str(Path(__file__).resolve()), "--one-rank", name, *program],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        try:
-            output, errors = process.communicate(timeout=DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            mpirun.end_session(process)
-            raise
-        # The launcher's own helpers take a moment to go.
-        deadline = time.monotonic() + 5
-        while (
-            left := mpirun.session_pids(process.pid)
-        ) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        mpirun.kill_session(process.pid)
-        ended = [json.loads(path.read_text()) for path in sorted(Path(name).iterdir())]
-    if len(ended) != N_RANKS or (process.returncode and not options):
-        print(errors, file=sys.stderr)
-    left += [pid for pid, _ in ended if Path(f"/proc/{pid}").exists()]
-    return output, [code for _, code in ended], left
+def run_writer(checkpoints: Path, *options: str) -> apart.Job:
+    """Run the checkpoint writer and show what rank 0 prints."""
+    program = [str(HERE / "checkpoint_writer.py"), str(checkpoints), *options]
+    job = apart.run(N_RANKS, program, deadline_s=120)
+    print(job.outs[0], end="", flush=True)
+    return job
 
 
 def read_index(folder: Path) -> bytes:
@@ -96,20 +54,19 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="allraise demo ") as name:
         folder = Path(name)
         print("== four ranks, all well", flush=True)
-        well, well_codes, well_left = run_job(folder)
-        print(well, end="")
+        well = run_writer(folder)
         before = read_index(folder)
         print("== four ranks, 1 and 3 run out of quota", flush=True)
-        failed, codes, left = run_job(folder, "--fail-ranks", "1,3")
-        print(failed, end="")
+        ill = run_writer(folder, "--fail-ranks", "1,3")
         unchanged = read_index(folder) == before != b""
         found = sorted(path.name for path in folder.iterdir())
 
-    shown = [f"(RANK {rank})" in failed for rank in range(N_RANKS)]
-    n_blocks = failed.count("OSError: [Errno 27] File too large\n")
+    report = ill.outs[0]
+    shown = [f"(RANK {rank})" in report for rank in range(N_RANKS)]
+    n_blocks = report.count("OSError: [Errno 27] File too large\n")
     checks = {
-        f"exit codes of the first run: {well_codes}": well_codes == [0] * N_RANKS,
-        f"exit codes of the second run: {codes}": codes == [1] * N_RANKS,
+        f"exit codes of the first run: {well.codes}": well.codes == [0] * N_RANKS,
+        f"exit codes of the second run: {ill.codes}": ill.codes == [1] * N_RANKS,
         "rank 0 shows a block for rank 1 and one for rank 3": (
             shown == [False, True, False, True] and n_blocks == sum(shown)
         ),
@@ -117,17 +74,19 @@ def main() -> int:
             unchanged and found == ["checkpoint-1", "index.json"]
         ),
         "the previous checkpoint reads back equal": (
-            f": {N_RANKS} shards still read back and equal" in failed
+            f": {N_RANKS} shards still read back and equal" in report
         ),
-        "no rank was left behind": not (well_left or left),
+        "no rank was left behind": not (well.left or ill.left),
     }
     print("== checked")
     for check, holds in checks.items():
         print(f"{'ok' if holds else 'NOT SO'}: {check}")
-    return 0 if all(checks.values()) else 1
+    if all(checks.values()):
+        return 0
+    for job in (well, ill):
+        print(job.launcher, *job.errs, sep="", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one-rank"]:
-        sys.exit(run_one_rank(Path(sys.argv[2]), sys.argv[3:]))
     sys.exit(main())

@@ -20,10 +20,10 @@ exit code 1::
     CheckpointException ranks:dict_keys([1, 3])
     Traceback (most recent call last): (RANK 1)
       ...
-    ValueError: /tmp/input-1.bin holds 50000 values, not 100000
+    ValueError: input-1.bin holds 50000 values, not 100000
     Traceback (most recent call last): (RANK 3)
       ...
-    ValueError: /tmp/input-3.bin holds 50000 values, not 100000
+    ValueError: input-3.bin holds 50000 values, not 100000
 
     state.bin: step 'read input' failed, nothing published
 """
@@ -49,7 +49,7 @@ def read_input(path: Path) -> np.ndarray:
     """Read what this rank is to write."""
     values = np.fromfile(path)
     if values.size != N_VALUES:
-        msg = f"{path} holds {values.size} values, not {N_VALUES}"
+        msg = f"{path.name} holds {values.size} values, not {N_VALUES}"
         raise ValueError(msg)
     return values
 

@@ -7,7 +7,7 @@ raises at the end of the block, and rank 0 shows what happened on rank 2::
     ...
     allraise.CheckpointError: CheckpointException ranks:dict_keys([2])
     Traceback (most recent call last): (RANK 2)
-      File "examples/one_rank_raises.py", line 29, in my_share
+      File "examples/one_rank_raises.py", line 28, in my_share
         return 100 // WORKERS[rank]
                ~~~~^^~~~~~~~~~~~~~~
     ZeroDivisionError: integer division or modulo by zero

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from allraise.settings import STYLES, parse_timeout, read_settings
@@ -156,7 +157,7 @@ def _run(
 
     if program[0] in ("-m", "-c") and not sys.flags.safe_path:
         # As `python -m` does it; the console script has its own folder there.
-        sys.path[0] = os.getcwd() if program[0] == "-m" else ""
+        sys.path[0] = str(Path.cwd()) if program[0] == "-m" else ""
     style = options.style or settings.style
     run(Options(program, options.grace, path, style))
 

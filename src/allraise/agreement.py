@@ -31,7 +31,7 @@ from allraise.gathering import gather_bundle, spread_bytes
 from allraise.mismatch import explain_mismatch, position_of
 from allraise.nesting import close_region, open_region
 from allraise.record import FAILURE, INTERRUPTED, dump_plain, load_plain, minimal
-from allraise.signals import signals_held_back
+from allraise.signals import room_on_the_stack, signals_held_back
 from allraise.verdict import (
     EVERYWHERE,
     Verdict,
@@ -94,15 +94,18 @@ def leave(
         return outcome
     if private.comm is None:
         if exc is not None and not refused:
-            exc = _fail_alone(private, exc)
+            with room_on_the_stack():
+                exc = _fail_alone(private, exc)
         _close(private, None)
         return exc
     try:
-        if private.watched:
-            look_outside(private)
-        if exc is not None:
-            announce(private)
-        exc, interruption = reduce_vector(private, exc, place, refused=refused)
+        if private.watched or exc is not None:
+            _look_around(private, exc)
+        try:
+            exc, interruption = reduce_vector(private, exc, place, refused=refused)
+        except RecursionError:  # of this rank, before it could send anything
+            with room_on_the_stack():
+                exc, interruption = reduce_vector(private, exc, place, refused=refused)
     except PeerFailure as woken:
         # A region around this one, on another communicator, has failed. The
         # other ranks here learn it too, and nobody waits for this one.
@@ -119,14 +122,29 @@ def leave(
         _close(private, None)
         failure = None
     else:
-        verdict = read_verdict(private)
-        with signals_held_back():
+        with room_on_the_stack(), signals_held_back():
+            verdict = read_verdict(private)
             failure = _fail(private, exc, verdict, refused=refused)
             private.settled = (verdict.depth, failure)
             _close(private, verdict.depth)
     if interruption is not None:
         raise interruption
     return failure
+
+
+def _look_around(private: Private, exc: BaseException | None) -> None:
+    """Wake those who wait for this rank, unless it is itself to leave.
+
+    Not collective.
+
+    Raises:
+        PeerFailure: A region around this one has failed.
+    """
+    with room_on_the_stack():
+        if private.watched:
+            look_outside(private)
+        if exc is not None:
+            announce(private)
 
 
 def _close(private: Private, failed_depth: int | None) -> None:

@@ -55,7 +55,8 @@ def _checked_root(root: object, size: int | None) -> int:
     except TypeError:
         msg = f"root must be a rank, a whole number, got {type(root).__name__}"
         raise TypeError(msg) from None
-    if number < 0 or (size is not None and number >= size):
+    # Without a size, what fits the place; `locate` looks again.
+    if not 0 <= number < (EVERYWHERE if size is None else size):
         last = "the last rank" if size is None else str(size - 1)
         msg = f"root={number} is out of range: pass a rank from 0 to {last}"
         raise ValueError(msg)
@@ -99,7 +100,8 @@ def checked_before(
         and (
             _default_timeout is None
             if timeout is None
-            else type(timeout) is float and 0 < timeout < _INFINITE
+            else (type(timeout) is float or type(timeout) is int)
+            and 0 < timeout < _INFINITE
         )
     ):
         return known_private(comm)
@@ -154,7 +156,7 @@ def check_arguments(
             error.__cause__ = exc
         if resolved is None:
             raise
-        raise refuse(private_of(resolved), error) from error.__cause__
+        raise refuse(private_of(resolved), error)  # noqa: B904 the cause is set
 
 
 def refuse(private: Private, error: Exception) -> BaseException:
@@ -172,10 +174,17 @@ def refuse(private: Private, error: Exception) -> BaseException:
     return leave(private, error, 0, refused=True) or error
 
 
-def locate(comm: MPI.Intracomm | None, place: int) -> Private:
+def locate(
+    comm: MPI.Intracomm | None, place: int, exc: BaseException | None = None
+) -> Private:
     """Return this rank's side of the protocol.
 
     Collective over comm at the first use on this communicator.
+
+    Args:
+        comm: As it was checked before.
+        place: From `place_of`.
+        exc: The exception that the caller has caught, or None.
 
     Raises:
         TypeError: The communicator, checked before, is none any more.
@@ -183,11 +192,16 @@ def locate(comm: MPI.Intracomm | None, place: int) -> Private:
             is not a rank of ``COMM_WORLD``.
         CheckpointException: On every rank, where some ranks were refused.
     """
-    private = private_of(resolve_comm(comm))
+    try:
+        private = private_of(resolve_comm(comm))
+    except (TypeError, ValueError) as error:
+        error.__cause__ = exc
+        raise
     root = place & (EVERYWHERE - 1)
     if root >= private.size:
         try:
             _checked_root(root, private.size)
         except ValueError as error:
-            raise refuse(private, error) from None
+            error.__cause__ = exc
+            raise refuse(private, error)  # noqa: B904 the cause is set
     return private

@@ -20,16 +20,16 @@ STAT's: merge stacks in a tree, edges labelled with sets of ranks.
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from allraise.ranks import RankSet
 from allraise.record import (
+    INTERRUPTED,
     NOWHERE,
     Origin,
     Packed,
     Record,
     WireError,
-    INTERRUPTED,
     dump_plain,
     load_plain,
     minimal,
@@ -53,6 +53,9 @@ MAX_ORIGINS: Final = 1024
 MAX_SUMMARY_VARIANTS: Final = 64
 MAX_SUMMARY_CHARS: Final = 200
 
+# Of damaged bytes: more ranks than MPI can number would be gone through.
+MAX_RANK: Final = 1 << 24
+
 _PLAIN: Final = b"\0"
 _ZLIB: Final = b"\1"
 _WORTH_COMPRESSING_BYTES: Final = 1024
@@ -60,6 +63,32 @@ _WORTH_COMPRESSING_BYTES: Final = 1024
 _LEFT_OUT: Final = "[message and stack left out: too many different failures]"
 
 Variant = tuple[bytes, tuple[bytes, ...]]
+
+
+def check_types(*pairs: tuple[type, object]) -> None:
+    """Refuse a value that is of another type.
+
+    Not collective.
+    """
+    for cls, value in pairs:
+        if type(value) is not cls:
+            msg = f"a {type(value).__name__} where a {cls.__name__} should be"
+            raise WireError(msg)
+
+
+def check_ranges(ranges: Any) -> None:
+    """Refuse ranges that are none, or beyond any job.
+
+    Not collective.
+    """
+    for first, last in ranges:
+        check_types((int, first), (int, last))
+        if not 0 <= first <= last <= MAX_RANK:
+            msg = f"no ranks are {first} to {last}"
+            raise WireError(msg)
+    if not ranges:
+        msg = "a failure of no rank"
+        raise WireError(msg)
 
 
 class Bundle:
@@ -282,8 +311,13 @@ class Bundle:
             bundle = cls()
             for shape, variants in shapes:
                 for text, bodies, ranges in variants:
+                    check_types((bytes, shape), (bytes, text), (tuple, bodies))
+                    check_types(*((bytes, body) for body in bodies))
+                    check_ranges(ranges)
                     bundle._add(shape, (text, bodies), ranges)
-            bundle._origins = dict(origins)
+            for rank, (host, pid, time) in origins.items():
+                check_types((int, rank), (str, host), (int, pid), (float, time))
+                bundle.set_origin(rank, Origin(host, pid, time))
         except WireError:
             raise
         except Exception as error:

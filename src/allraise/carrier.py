@@ -13,10 +13,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mpi4py import MPI
 
 TAG: Final = 7  # on a communicator of its own: any would do

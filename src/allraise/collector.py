@@ -200,8 +200,8 @@ class Collector:
             return next(iter(self.failed.values()))[1], "failed"
         if self._signalled:
             number, name = next(iter(self._signalled.values()))[1:3]
-            return 128 + number, f"got {name}"
-        return 1, "waited for ranks that had reached the end"
+            return 128 + number, f"the job got {name}"
+        return 1, f"ranks {RankSet(self.left)} had left, and the others waited for them"
 
     def _merged(self) -> Bundle:
         parts: list[tuple[int, int, bytes]] = []

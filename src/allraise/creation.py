@@ -116,11 +116,10 @@ def _meet(group: MPI.Group, rank: int, around: list[Private]) -> None:
     gates = Gates(ident)
     for beacon in beacons:
         beacon.pending.append(gates)
-    tag = TAG_MEETING + ident % N_TAGS
     try:
-        _exchange(outer, ranks, rank, tag, beacons, None)
+        _exchange(outer, ranks, rank, beacons, gates)
         gates.entered = 1
-        _exchange(outer, ranks, rank, tag, beacons, gates)
+        _exchange(outer, ranks, rank, beacons, gates)
     finally:
         for beacon in beacons:
             beacon.pending.remove(gates)
@@ -143,9 +142,8 @@ def _exchange(
     outer: Private,
     ranks: list[int],
     rank: int,
-    tag: int,
     beacons: list[Channel],
-    gates: Gates | None,
+    gates: Gates,
 ) -> None:
     """Send to, and hear from, the ranks at distance 1, 2, 4, ...
 
@@ -157,6 +155,8 @@ def _exchange(
     """
     from mpi4py import MPI
 
+    first = not gates.entered
+    tag = TAG_MEETING + gates.ident % N_TAGS
     distance = 1
     while distance < len(ranks):
         word = bytearray(1)
@@ -164,11 +164,12 @@ def _exchange(
         target = ranks[(rank + distance) % len(ranks)]
         request = outer.comm.Irecv(word, source, tag)
         send = outer.comm.Isend(b"\0", target, tag)
-        LEAKED.append(send) if not send.Test() else None
+        if not send.Test():
+            LEAKED.append(send)
         watched = [request, *(beacon.listen for beacon in beacons)]
         while True:
             failed = [beacon for beacon in beacons if beacon.failed]
-            closed = gates is None or any(b.announced.closes(gates) for b in beacons)
+            closed = first or any(b.announced.closes(gates) for b in beacons)
             if failed and closed:
                 # Small enough never to arrive late, and tagged for this alone.
                 request.Cancel()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 
 from allraise.bundle import Bundle
 from allraise.capture import capture_pair
+from allraise.parts import add_note
 from allraise.ranks import RankSet
 from allraise.rebuild import rebuild
 from allraise.record import NOWHERE, Origin
@@ -258,7 +259,7 @@ class CheckpointException(BaseException):
                 exc, _ = rebuild(record)
                 origin = Origin(*bundle.origins.get(rank, NOWHERE))
                 place = f" on {origin.host}, pid {origin.pid}" if origin.pid else ""
-                BaseException.add_note(exc, f"rank {rank}{place}")
+                add_note(exc, f"rank {rank}{place}")
                 leaves[rank] = exc
         if not leaves:
             msg = "no rank failed: an exception group cannot be empty"
@@ -339,5 +340,5 @@ def _unpickle(
     made.locate(size, where)
     made._without_summary = without  # noqa: SLF001 its own other half
     for note in notes:
-        made.add_note(note)
+        add_note(made, note)
     return made

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from allraise.agreement import enter, leave
 from allraise.arguments import check_arguments, checked_before, locate
-from allraise.deadline import Region, close_timed, open_timed
+from allraise.deadline import close_timed, open_timed
 from allraise.exceptions import CheckpointException
 from allraise.interruptible import communicator
+from allraise.peers import TimedRegion
 from allraise.private import resolve_comm
 from allraise.verdict import place_of
 
@@ -76,7 +77,7 @@ class guard:  # noqa: N801 reads as the block it is
         timeout: float | None = None,
     ) -> None:
         # One for each entry that has not ended: a decorated function recurses.
-        self._entered: list[Private | Region] = []
+        self._entered: list[Private | TimedRegion] = []
         self._timeout = timeout
         self._step = step
         self._comm = comm
@@ -108,7 +109,7 @@ class guard:  # noqa: N801 reads as the block it is
         _traceback: TracebackType | None,
     ) -> None:
         entered = self._entered.pop()
-        if isinstance(entered, Region):
+        if isinstance(entered, TimedRegion):
             outcome = close_timed(entered, exc, self._place)
         else:
             outcome = leave(entered, exc, self._place)
@@ -130,7 +131,8 @@ class guard:  # noqa: N801 reads as the block it is
         if not self._entered:
             msg = "g.comm is there only inside the block of the guard"
             raise RuntimeError(msg)
-        private = self._entered[-1]
+        entered = self._entered[-1]
+        private = entered.private if isinstance(entered, TimedRegion) else entered
         if private.channel is None:  # one rank: nobody to wait for
             return resolve_comm(self._comm)
         return communicator(private.channel)
@@ -213,7 +215,7 @@ def collect(
         )
         place = place_of(arguments.root, everywhere=everywhere)
         timeout = arguments.timeout
-        private = locate(comm, place)
+        private = locate(comm, place, exc)
     try:
         if timeout is None:
             enter(private, step)

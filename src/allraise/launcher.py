@@ -38,6 +38,7 @@ from allraise.publishing import (
 from allraise.record import Link, Record
 from allraise.report import Report
 from allraise.stacks import program_frames
+from allraise.viewer import sanitise
 from allraise.witness import MAX_EXTRAS, Witness
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class _Job:
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self.threads_may_call = MPI.Query_thread() == MPI.THREAD_MULTIPLE
         self.end = _record("finished", "finished")
+        self._masks = threading.local()  # the signal mask, of a thread that forks
         self.witness = Witness(
             self._carrier(), options.grace_s, self.publish, self.end_job
         )
@@ -135,18 +137,17 @@ class _Job:
         report.environment["ended_because"] = outcome.why
         path = expand_path(self.options.report, outcome.step, job_id(os.environ))
         where = save_somewhere(report, path)
-        kinds = [record.kind for _, record in outcome.bundle.records()]
         n_failed = len(report.failed_ranks)
         style = self.options.style or default_style(n_failed)
         try:
             text = report.text(style)
         except Exception as error:
             text = f"the report cannot be shown: {type(error).__name__}: {error}\n"
-        what = f"{n_failed} of {self.size} ranks failed"
-        if not n_failed:
-            what = f"{len(kinds) and len(report.ranks)} of {self.size} ranks: {outcome.why}"
-        code = shell_code(outcome.code)
-        write_error_stream(f"\nallraise: {what}, exit code {code}\n\n{text}\n{where}\n")
+        what = f"{n_failed} of {self.size} ranks failed" if n_failed else outcome.why
+        if outcome.step:
+            what += f" in step {sanitise(outcome.step)!r}"
+        head = f"allraise: {what}, exit code {shell_code(outcome.code)}"
+        write_error_stream(f"\n{head}\n\n{text}\n{where}\n")
 
     def end_job(self, code: int) -> None:
         """End the job, from the helper thread, where that may be done."""
@@ -157,6 +158,7 @@ class _Job:
             self.comm.Abort(shell_code(code))
         # A failed rank's main thread does it. If there is none, or it is stuck:
         time.sleep(KILLED_WITHIN_S / 2)
+        self.witness.clean_up()
         os._exit(shell_code(code))
 
     def fail(self, exc: BaseException) -> NoReturn:
@@ -179,6 +181,7 @@ class _Job:
         if self.size > 1 and witness.is_alive():
             if not self.threads_may_call and witness.may_abort.wait(KILLED_WITHIN_S):
                 time.sleep(BEFORE_ABORT_S)
+                witness.clean_up()
                 self.comm.Abort(shell_code(witness.code))
             time.sleep(KILLED_WITHIN_S)
             os._exit(shell_code(witness.code))
@@ -231,13 +234,27 @@ class _Job:
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, self.witness.on_sigterm)
         signal.set_wakeup_fd(self.witness.wakeup_fd, warn_on_full_buffer=False)
-        os.register_at_fork(after_in_child=self._forget)
+        os.register_at_fork(
+            before=self._before_fork,
+            after_in_parent=self._after_fork,
+            after_in_child=self._forget,
+        )
+
+    def _before_fork(self) -> None:
+        """Hold signals back: a new child would write them to this rank's pipe."""
+        watched = {signal.SIGTERM, signal.SIGINT}
+        self._masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+
+    def _after_fork(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.before)
 
     def _forget(self) -> None:
         """Be as if there were no allraise, in a forked child."""
-        signal.set_wakeup_fd(-1)
-        if signal.getsignal(signal.SIGTERM) == self.witness.on_sigterm:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if threading.current_thread() is threading.main_thread():
+            signal.set_wakeup_fd(-1)
+            if signal.getsignal(signal.SIGTERM) == self.witness.on_sigterm:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._after_fork()
 
     def _install_hooks(self) -> None:
         thread_hook, unraisable_hook = threading.excepthook, sys.unraisablehook

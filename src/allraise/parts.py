@@ -150,6 +150,13 @@ def set_traceback(exc: BaseException, traceback: TracebackType | None) -> None:
     BaseException.__dict__["__traceback__"].__set__(exc, traceback)
 
 
+def add_note(exc: BaseException, note: str) -> None:
+    """Add a note, also to an exception whose class forbids setting."""
+    attributes = BaseException.__dict__["__dict__"].__get__(exc)
+    notes = attributes.get("__notes__")
+    attributes["__notes__"] = [*notes, note] if type(notes) is list else [note]
+
+
 def create(cls: type, *group: Any) -> BaseException:
     """Make an empty exception of the class, by its C base alone."""
     return cast("BaseException", _native_base(cls).__new__(cls, *group))

@@ -10,6 +10,7 @@ it takes to write it down, not what it holds.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -100,7 +101,10 @@ class RankSet:
         return sum(last - first + 1 for first, last in self.ranges)
 
     def __contains__(self, rank: object) -> bool:
-        return isinstance(rank, int) and any(a <= rank <= b for a, b in self.ranges)
+        if not isinstance(rank, int):
+            return False
+        after = bisect_right(self.ranges, (rank, float("inf")))
+        return after > 0 and rank <= self.ranges[after - 1][1]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RankSet) and self.ranges == other.ranges

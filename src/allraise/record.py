@@ -160,6 +160,58 @@ def _from_json(data: bytes) -> Any:
     return json.loads(data.decode("utf-8", "surrogatepass"))
 
 
+# Of damaged bytes: a frame that claims to be repeated without end.
+_MAX_REPEAT: Final = 1 << 20
+
+
+def _require(holds: bool, what: str) -> None:  # noqa: FBT001 a condition
+    if not holds:
+        msg = f"{what} is not what it should be"
+        raise WireError(msg)
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int
+
+
+def _check_frame(frame: Frame) -> None:
+    texts = (frame.filename, frame.name, frame.source)
+    _require(all(type(text) is str for text in texts), "a frame's text")
+    numbers = (frame.lineno, frame.end_lineno, frame.colno, frame.end_colno)
+    whole = all(number is None or _is_whole(number) for number in numbers)
+    _require(whole, "a frame's line or column")
+    repeat = frame.repeat
+    _require(_is_whole(repeat) and 0 < repeat <= _MAX_REPEAT, "a frame's repeat")
+
+
+def check_links(links: tuple[Link, ...]) -> None:
+    """Refuse what no `capture` makes, so that no reader has to look again.
+
+    Not collective.
+
+    Raises:
+        WireError: A field is of another type, or the links are not a tree.
+    """
+    _require(len(links) > 0, "the number of links")
+    met = {0}
+    for position, link in enumerate(links):
+        texts = (link.type_name, link.message, *link.lines, *link.notes)
+        _require(all(type(text) is str for text in texts), "a link's text")
+        _require(_is_whole(link.hidden) and link.hidden >= 0, "a link's hidden")
+        for frame in link.frames:
+            _check_frame(frame)
+        following = [link.cause, link.context, *(link.members or ())]
+        for other in following:
+            _require(_is_whole(other), "the position of a link")
+            if other != -1:
+                # Each once, and forwards: no cycle, no endless text.
+                forwards = position < other < len(links) and other not in met
+                _require(forwards, "the position of a link")
+                met.add(other)
+        _require(-1 not in following[2:], "a member of a group")
+        _require(link.members is None or len(link.members) > 0, "a group")
+
+
 def pack(record: Record) -> Packed:
     """Split a record into the parts that travel."""
     shape = [
@@ -183,7 +235,8 @@ def _load_shape(shape: bytes) -> tuple[str, list[Link]]:
     if version != WIRE_VERSION:
         msg = f"record version {version}, this allraise reads {WIRE_VERSION}"
         raise WireError(msg)
-    return kind, [
+    _require(type(kind) is str, "the kind of a record")
+    made = [
         Link(
             type_name,
             frames=tuple(Frame(*frame) for frame in frames),
@@ -193,6 +246,8 @@ def _load_shape(shape: bytes) -> tuple[str, list[Link]]:
         )
         for type_name, frames, cause, context, members in links
     ]
+    check_links(tuple(made))
+    return kind, made
 
 
 def unpack(packed: Packed) -> Record:
@@ -212,6 +267,10 @@ def unpack(packed: Packed) -> Record:
                 shape, variant, strict=True
             )
         )
+        for link in links:
+            texts = (link.message, *link.lines, *link.notes, *reasons)
+            _require(all(type(text) is str for text in texts), "a link's text")
+            _require(_is_whole(link.hidden) and link.hidden >= 0, "a link's hidden")
         origin = Origin(*packed.origin)
     except WireError:
         raise

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from allraise.bundle import Bundle
+from allraise.bundle import Bundle, check_ranges, check_types
 from allraise.grouping import Group, group_records
 from allraise.ranks import RankSet
-from allraise.record import Frame, Link, Origin, Record
+from allraise.record import Frame, Link, Origin, Record, check_links
 from allraise.settings import STYLES
 from allraise.tree import show_tree
 from allraise.viewer import head_of, show_groups, show_ranks
@@ -151,21 +151,19 @@ class Report:
         Raises:
             OSError: It cannot be written; a file that was there is unharmed.
         """
-        import tempfile  # three milliseconds that no guard needs
-
         target = Path(path)
         text = json.dumps(self.to_dict(), indent=1)
-        handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name}.", suffix=".part"
-        )
+        # Not tempfile, whose files only their owner can read: reports are shown.
+        name = target.parent / f".{target.name[:100]}.{os.getpid()}-{time.time_ns()}"
+        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             with os.fdopen(handle, "w", encoding="ascii") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).replace(target)
+            name.replace(target)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            name.unlink(missing_ok=True)
             raise
 
 
@@ -228,13 +226,21 @@ def load_report(path: str | os.PathLike[str]) -> Report:
         bundle = Bundle()
         for failure in data["failures"]:
             links = tuple(_link_from_dict(link) for link in failure["links"])
+            check_links(links)
+            check_types((str, failure["kind"]))
+            check_types(*((str, reason) for reason in failure["reasons"]))
             record = Record(
                 links, reasons=tuple(failure["reasons"]), kind=failure["kind"]
             )
+            check_ranges(failure["ranks"])
             ranks = RankSet.from_ranges((a, b) for a, b in failure["ranks"])
             bundle.add(ranks, record)
         for rank, origin in data["origins"].items():
-            bundle.set_origin(int(rank), Origin(**origin))
+            made = Origin(**origin)
+            check_types((str, made.host), (int, made.pid), (float, made.time))
+            bundle.set_origin(int(rank), made)
+        check_types((str, data["step"]), (dict, data["environment"]))
+        check_types((type(None) if data["size"] is None else int, data["size"]))
         return Report(data["step"], bundle, data["size"], data["environment"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         msg = f"{os.fspath(path)} is a damaged report: {type(error).__name__}: {error}"

@@ -96,5 +96,5 @@ def show(options: argparse.Namespace, style: str | None) -> int:
         encoding = sys.stdout.encoding or "ascii"
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     except BrokenPipeError:  # `| head`
-        sys.stdout = None  # type: ignore[assignment]  # nothing left to flush
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 for the rest of the process
     return 0

@@ -1,13 +1,16 @@
-"""Signals held back while ranks depend on each other.
+"""Signals held back, and room on the stack, while ranks depend on each other.
 
-Owns one thing: no signal handler of this process may throw a rank out between
-two collectives of the failure path, where every other rank waits for it.
+Owns one thing: neither a signal handler of this process nor the recursion limit
+may throw a rank out between two collectives of the failure path, where every
+other rank waits for it.
 """
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
@@ -16,6 +19,25 @@ if TYPE_CHECKING:
 # What handlers are commonly made to raise from: Ctrl-C, and a scheduler's
 # warning that the time is up.
 HELD_BACK: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+# Calls that the failure path may nest, pickling included. A rank may stand at
+# its recursion limit when it fails: that may be what failed.
+STACK_ROOM: Final = 500
+
+
+class room_on_the_stack:  # noqa: N801 reads as the block it is
+    """A block that may call as deep as the failure path needs.
+
+    Not collective.
+    """
+
+    def __enter__(self) -> None:
+        self._limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(self._limit + STACK_ROOM)
+
+    def __exit__(self, *_exc_info: object) -> None:
+        with suppress(RecursionError):  # here at the old limit exactly: it stays
+            sys.setrecursionlimit(self._limit)
 
 
 class signals_held_back:  # noqa: N801 reads as the block it is

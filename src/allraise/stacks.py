@@ -16,7 +16,7 @@ import time
 from inspect import getattr_static
 from itertools import islice
 from traceback import extract_stack
-from types import MemberDescriptorType, ModuleType
+from types import BuiltinMethodType, MemberDescriptorType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from allraise.capture import is_own_file, origin_here
@@ -33,7 +33,7 @@ MAX_CALL_CHARS: Final = 4000
 
 # Without every rank of the communicator none of these ever returns.
 COLLECTIVES: Final = frozenset(
-    [
+    {
         "barrier",
         "bcast",
         "gather",
@@ -54,7 +54,7 @@ COLLECTIVES: Final = frozenset(
         "dup",
         "split",
         "create",
-    ]
+    }
 )
 
 _LAUNCHERS: Final = ("<frozen runpy>", "runpy.py", "mpi4py/run.py")
@@ -126,8 +126,8 @@ def _call_in(frame: FrameType) -> Call | None:
         owner, name = _resolve(function.value, frame), function.attr
     else:  # a bound method under another name
         method = _resolve(function, frame)
-        owner, name = getattr_static(method, "__self__", None), "call"
-        if isinstance(method, type(len)):
+        owner, name = None, ""
+        if isinstance(method, BuiltinMethodType):
             owner, name = method.__self__, method.__name__
     if isinstance(owner, mpi.Comm):
         return Call(" ".join(text.split()), name, owner)

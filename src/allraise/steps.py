@@ -217,7 +217,10 @@ class CollectiveSteps:
         return cast("T", self.broadcast("broadcast_object", lambda: value))
 
     def gather_object(self, value: T) -> list[T] | None:
-        """Give the coordinator every rank's value; None elsewhere. Collective."""
+        """Give the coordinator every rank's value. Collective over comm.
+
+        The other ranks get None.
+        """
         region = self._region("gather_object", "gather_object")
         data = self._attempt(region, lambda: self._dump(value, "gather_object"))
         return self._attempt(region, lambda: self._gather(data))
@@ -227,7 +230,7 @@ class CollectiveSteps:
         return self.all_gather("all_gather_object", lambda: value)
 
     def scatter_object(self, values: list[T] | None) -> T:
-        """Give each rank its part of the coordinator's list. Collective."""
+        """Give each rank its part of the coordinator's list. Collective over comm."""
         region = self._region("scatter_object", "scatter_object")
 
         def dump_here() -> Any:
@@ -249,7 +252,7 @@ class CollectiveSteps:
         try:
             check_step(step)
         except TypeError as error:
-            raise refuse(self._private, error) from error.__cause__
+            raise refuse(self._private, error)  # noqa: B904 the cause is set
         return step, f"{kind}, coordinator {self.coordinator_rank}"
 
     def _attempt(self, region: Region, part: Callable[[], T]) -> T:

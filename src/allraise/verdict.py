@@ -141,9 +141,13 @@ def reduce_vector(
             if type(error).__module__ == "mpi4py.MPI":
                 raise
             if total[0] == _PENDING:
+                if isinstance(error, RecursionError):
+                    raise  # again with more room, by the caller
                 # A signal handler raised before the reduction, which the others
-                # wait for: it is this rank's failure.
-                exc = error
+                # wait for: it is this rank's failure, on top of what it had.
+                if error.__context__ is None and error is not exc:
+                    error.__context__ = exc
+                exc, refused = error, False
                 continue
             interruption = error
         return exc, interruption

@@ -42,7 +42,9 @@ _FAKE: Final = re.compile(
 )
 
 # Records that tell where a rank stood, not what it raised.
-STACK_KINDS: Final = frozenset({"blocked", "signalled", "silent", "finished"})
+STACK_KINDS: Final = frozenset(
+    {"blocked", "running", "signalled", "silent", "finished"}
+)
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -112,10 +114,15 @@ def headline_of(record: Record) -> str:
     left = len(text) - MAX_LINE_CHARS
     if left > 0:
         text = f"{text[:MAX_LINE_CHARS]}... [{left} more]"
-    return sanitise(f"{link.type_name}: {text}" if text else link.type_name)
+    name = _one_line(link.type_name)
+    return sanitise(f"{name}: {text}" if text else name)
 
 
-def _show_group(group: Group, size: int | None) -> str:
+def show_group(group: Group, size: int | None) -> str:
+    """Write one group: who, what, one traceback, and the messages that differ.
+
+    Not collective.
+    """
     head = f"=== {title_of(group.ranks, size)}: {headline_of(group.record)}"
     if group.kind != "failure":
         head += f" [{group.kind}]"
@@ -142,7 +149,7 @@ def show_groups(groups: list[Group], step: str, size: int | None) -> str:
         step: The step that failed.
         size: Of the communicator, in ranks; None if it is not known.
     """
-    parts = [head_of(groups, step, size), *(_show_group(g, size) for g in groups)]
+    parts = [head_of(groups, step, size), *(show_group(g, size) for g in groups)]
     return "\n".join(parts)
 
 
@@ -162,7 +169,7 @@ def show_ranks(bundle: Bundle, groups: list[Group], size: int | None) -> str:
     failures = [(r, k) for ranks, k in bundle.records() for r in ranks if _failed(k)]
     failures.sort(key=lambda pair: pair[0])
     blocks = "".join(_block(record, f"(RANK {rank})") for rank, record in failures)
-    others = [_show_group(group, size) for group in groups if not _failed(group.record)]
+    others = [show_group(group, size) for group in groups if not _failed(group.record)]
     return "\n".join([blocks, *others] if blocks else others)
 
 

@@ -164,6 +164,10 @@ class Witness(threading.Thread):
             self.post("stop")
             self.join(FLUSH_S + 1)
 
+    def clean_up(self) -> None:
+        """Remove what the carrier has left; the job ends at once."""
+        self._carrier.close()
+
     # -- the helper thread -------------------------------------------------------
 
     def run(self) -> None:
@@ -246,7 +250,7 @@ class Witness(threading.Thread):
             self._collector.take(source, message, time.monotonic())
 
     def _on_ask(self, source: int, number: int, left: list[tuple[int, int]]) -> None:
-        if source != self._collecting_rank and source != self._carrier.rank:
+        if source not in (self._collecting_rank, self._carrier.rank):
             # Rank 0 does not answer, and two collect in its place: the lower one.
             if self._collector is not None and source > self._carrier.rank:
                 return

@@ -66,7 +66,7 @@ def checked_failures(failures: object) -> dict[int, WrappedException]:
     checked = {}
     for key, pair in failures.items():
         try:
-            rank = operator.index(key)
+            rank = int(operator.index(key))  # True is 1
         except TypeError:
             msg = f"a key of failures must be a rank, got {key!r}"
             raise TypeError(msg) from None

@@ -35,7 +35,6 @@ exit $code
 # TCP between the nodes. Copying from process to process needs a capability that
 # containers do not have.
 ENVIRONMENT = {
-    "OMPI_MCA_btl": "tcp,self,sm",
     "OMPI_MCA_pml": "ob1",
     "OMPI_MCA_btl_tcp_if_include": "eth0",
     "OMPI_MCA_btl_vader_single_copy_mechanism": "none",

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+import allraise
+
 ULFM = pytest.mark.parametrize("ulfm", [False, True], ids=["plain", "ulfm"])
 
 
@@ -58,6 +60,9 @@ def test_clocks_that_differ_leave_the_order_of_failures(cluster):
     assert first < ended.output.index("=== rank 3")
 
 
+@pytest.mark.xfail(
+    not hasattr(allraise.guard, "comm"), reason="guard has no interruptible comm yet"
+)
 @ULFM
 def test_a_failure_wakes_ranks_that_are_blocked_on_another_node(cluster, with_ft):
     ended = cluster.mpirun("jobs/blocked.py", ulfm=with_ft, deadline_s=30).end()

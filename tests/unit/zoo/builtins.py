@@ -125,11 +125,9 @@ def real_name_error():
     return pathh, path  # noqa: F821 that is the case
 
 
-@case(says="later", portable=True)
+@case(says="'later'", portable=True)
 def real_unbound_local():
-    print(later)  # noqa: F821 that is the case
-    later = 1
-    return later
+    later += 1  # noqa: F821, F841 that is the case
 
 
 @case(says="division by zero", portable=True)

@@ -1,0 +1,197 @@
+"""What happens when a region's time limit passes.
+
+Owns who finds out which ranks are missing, and that the job ends whoever is. How
+ranks are asked is the business of `peers`, what is said that of `hang`::
+
+    half the time  rank 0's helper asks all:   "waiting for rank 3 of 4"
+    all of it      each helper tells rank 0's, which asks all where they stand,
+                   reports it, and ends the job
+                   rank 0 silent: rank 1 does it, then rank 2, then each for itself
+
+All of it runs in helper threads. A rank that comes late, but before the job is
+ended, completes the agreement as if nothing had been.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from allraise.hang import (
+    BEFORE_END_S,
+    Case,
+    abort_job,
+    end_process,
+    headline,
+    missing_ranks,
+    notice,
+    publish,
+    where_it_stands,
+)
+from allraise.peers import (
+    ANSWER_S,
+    BY_TOKEN,
+    PEERS,
+    Ident,
+    Peers,
+    TimedRegion,
+    ask_all,
+    stalled,
+)
+from allraise.watchdog import NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from allraise.census import Message
+
+NOTICE_S: Final = 1.0
+
+# Who may take the census: each of them silent costs `ANSWER_S`.
+MAX_LEADERS: Final = 3
+
+# How long the one who takes it may take, before every rank ends by itself.
+VERDICT_S: Final = 30.0
+
+# Where all have arrived the agreement is about to be complete; so often it is
+# looked again, a second apart.
+MAX_LOOKS: Final = 5
+
+
+class Deadline(TimedRegion):
+    """A region whose time limit has consequences."""
+
+    __slots__ = ()
+
+    def on_due(self) -> float:
+        """Act at half the time, and when all of it has passed."""
+        if time.monotonic() < self.ends_at:
+            if self.private.rank == 0 and self.private.size > 1:
+                _in_thread(_give_notice, self)
+            return self.ends_at
+        _in_thread(_expire, self)
+        return NEVER
+
+
+def _in_thread(function: Callable[..., None], *args: Any) -> None:
+    """Do what takes its time, so that the helper thread goes on to answer."""
+    threading.Thread(
+        target=function, args=args, name="allraise census", daemon=True
+    ).start()
+
+
+def answer(token: str, question: Message) -> Message | None:
+    """Answer another rank; None to who does not know the token."""
+    peers = BY_TOKEN.get(token)
+    if peers is None or not token:
+        return None
+    what = question["do"]
+    if what == "state":
+        return peers.state(tuple(question["ident"]), stacks=question["stacks"])
+    if what == "overdue":
+        case = Case(question["step"], question["timeout"], peers.private.size)
+        _lead(peers, tuple(question["ident"]), case)
+    elif what == "stall":
+        return stalled(int(question["pid"]), int(question["fd"]), question["main"])
+    elif what == "end":
+        _in_thread(end_process)
+    return {"done": what}
+
+
+def _give_notice(region: TimedRegion) -> None:
+    """Say which ranks are waited for; rank 0, at half the time."""
+    from allraise.publishing import write_error_stream
+
+    peers = PEERS.get(region.private)
+    if peers is None or region.ident is None:
+        return
+    limit_s = min(NOTICE_S, region.timeout / 4)
+    answers = ask_all(peers, region.ident, limit_s, stacks=False)
+    passed_s = region.timeout - (region.ends_at - time.monotonic())
+    case = Case(region.step, region.timeout, region.private.size)
+    if region.is_open() and passed_s < region.timeout:
+        write_error_stream(notice(case, passed_s, answers))
+
+
+def _expire(region: TimedRegion) -> None:
+    """Find who takes the census, and see to it that the job ends."""
+    peers, ident = PEERS.get(region.private), region.ident
+    case = Case(region.step, region.timeout, region.private.size)
+    if peers is not None and ident is not None:
+        from allraise.census import ask
+
+        question = {
+            "do": "overdue",
+            "ident": ident,
+            "step": region.step,
+            "timeout": region.timeout,
+        }
+        for rank in range(min(MAX_LEADERS, region.private.size)):
+            if not region.is_open():
+                return
+            if rank == region.private.rank:
+                _lead(peers, ident, case)
+                break
+            address = peers.address(rank)
+            if address and ask(address, peers.token, question, ANSWER_S):
+                break
+        else:
+            _end_alone(region, peers, case)
+            return
+        time.sleep(VERDICT_S)
+    if region.is_open():
+        _end_alone(region, peers, case)
+
+
+def _lead(peers: Peers, ident: Ident, case: Case) -> None:
+    """Take the census of a region, once."""
+    if ident not in peers.leading:
+        peers.leading.add(ident)
+        _in_thread(_take_census, peers, ident, case)
+
+
+def _take_census(peers: Peers, ident: Ident, case: Case) -> None:
+    for _ in range(MAX_LOOKS):
+        answers = ask_all(peers, ident, ANSWER_S, stacks=True)
+        if any(answer["state"] == "done" for answer in answers.values()):
+            return  # a late rank has completed the agreement
+        if missing_ranks(answers) or case.size == 1:
+            break
+        time.sleep(1.0)
+    if peers.state(ident, stacks=False)["state"] == "done":
+        return
+    publish(case, answers, f"{headline(case, answers)}; the job is ended")
+    _end_job(peers)
+
+
+def _end_alone(region: TimedRegion, peers: Peers | None, case: Case) -> None:
+    """Report what this rank knows by itself, where nobody takes the census."""
+    rank = region.private.rank
+    if region.ident is None:
+        state: Message = {"state": "inside", **where_it_stands(region.thread)}
+        why = "not all ranks have come to its beginning"
+    elif peers is None or peers.private.size == 1:
+        return
+    else:
+        state = peers.state(region.ident, stacks=True)
+        why = f"ranks 0-{min(MAX_LEADERS, case.size) - 1} do not answer"
+    title = f"{case.name} passed its deadline of {case.timeout:g} s on rank {rank}, and {why}"
+    publish(case, {rank: state}, f"{title}; the job is ended")
+    _end_job(peers)
+
+
+def _end_job(peers: Peers | None) -> None:
+    """End the job by what is allowed from a helper thread."""
+    mpi = sys.modules["mpi4py.MPI"]
+    # Asked here, where it matters: a question that any thread may ask at any level.
+    if not mpi.Is_finalized() and mpi.Query_thread() == mpi.THREAD_MULTIPLE:
+        abort_job()
+    # The launcher ends the others when one exits; but not where it was told that
+    # ranks may die. So all that can hear are asked to.
+    if peers is not None and peers.private.size > 1:
+        from allraise.census import ask_many
+
+        ask_many(peers.others(), peers.token, {"do": "end"}, BEFORE_END_S)
+    end_process()

@@ -1,0 +1,197 @@
+"""The ranks of one communicator, as their helper threads know each other.
+
+Owns which regions with a time limit are open on this rank, what it answers to
+where it stands, and how all are asked. Knows nothing of when, nor of what follows.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from allraise.hang import failure_answer, where_it_stands
+from allraise.record import load_plain
+from allraise.watchdog import NEVER, Watchdog
+
+if TYPE_CHECKING:
+    from allraise.census import Address, Message
+    from allraise.private import Private
+
+# How long a helper thread may take to answer; a machine with more ranks than
+# cores is slow, and one that never answers is waited for only now.
+ANSWER_S: Final = 3.0
+
+Ident = tuple[int, ...]
+
+# The one helper thread of this process.
+WATCHDOG: Final = Watchdog()
+
+
+class TimedRegion:
+    """One region that has a time limit, on one rank.
+
+    Attributes:
+        due: When the helper thread looks at it next.
+        ident: What it is called on every rank; None before it was entered.
+        arrived: Whether this rank waits for the agreement.
+        exc: What the region ended with on this rank, then.
+    """
+
+    __slots__ = (
+        "arrived",
+        "due",
+        "ends_at",
+        "exc",
+        "ident",
+        "private",
+        "step",
+        "thread",
+        "timeout",
+    )
+
+    def __init__(self, private: Private, step: str, timeout: float) -> None:
+        now = time.monotonic()
+        self.private = private
+        self.step = step
+        self.timeout = timeout
+        self.due = now + timeout / 2
+        self.ends_at = now + timeout
+        self.ident: Ident | None = None
+        self.arrived = False
+        self.exc: BaseException | None = None
+        self.thread = threading.get_ident()
+
+    def on_due(self) -> float:
+        """Do nothing; what a time limit means is told by a subclass."""
+        return NEVER
+
+    def is_open(self) -> bool:
+        """Whether it has not ended since."""
+        return self in WATCHDOG.watches()
+
+
+class Peers:
+    """The ranks of one communicator, as their helper threads know each other.
+
+    Attributes:
+        closed: The region with a time limit that ended last.
+        leading: Regions whose census this rank takes.
+    """
+
+    def __init__(self, private: Private, token: str, addresses: list[bytes]) -> None:
+        self.private = private
+        self.token = token
+        self.addresses = addresses  # decoded only when they are needed
+        self.closed: Ident = ()
+        self.leading: set[Ident] = set()
+        self.thread = threading.get_ident()
+
+    def address(self, rank: int) -> Address | None:
+        """Return where a rank listens, if it does."""
+        from allraise.census import Address
+
+        fields = load_plain(self.addresses[rank])
+        return Address(*fields) if fields else None
+
+    def others(self) -> list[tuple[int, Address]]:
+        """Return all others that listen."""
+        found = []
+        for rank in range(self.private.size):
+            address = self.address(rank) if rank != self.private.rank else None
+            if address is not None:
+                found.append((rank, address))
+        return found
+
+    def state(self, ident: Ident, *, stacks: bool) -> Message:
+        """Say where this rank stands, seen from one region."""
+        private = self.private
+        counts, steps = list(private.counts), list(private.steps)
+        thread, found = self.thread, None
+        for watch in WATCHDOG.watches():
+            if isinstance(watch, TimedRegion) and watch.private is private:
+                thread = watch.thread
+                if watch.ident == ident:
+                    found = watch
+                    break
+        depth = len(ident) - 1
+        inner = steps[-1] if len(steps) > depth else ""
+        answer: Message = {"inner": inner if isinstance(inner, str) else inner[0]}
+        if found is not None and found.arrived:
+            exc = found.exc
+            answer["state"] = "arrived" if exc is None else "failed"
+            if exc is not None and stacks:
+                return {**answer, **failure_answer(exc)}
+        elif found is not None or (
+            # Open here without a time limit; failures within it count on.
+            len(counts) > depth
+            and tuple(counts[:depth]) == ident[1:]
+            and private.n_failed >= ident[0]
+        ):
+            answer["state"] = "inside"
+        else:
+            answer["state"] = "done" if self.closed >= ident else "elsewhere"
+            answer["inner"] = str(steps[-1]) if steps else ""
+        return {**answer, **where_it_stands(thread)} if stacks else answer
+
+
+# The communicators whose ranks have met, and the same by their tokens.
+PEERS: Final[dict[Private, Peers]] = {}
+BY_TOKEN: Final[dict[str, Peers]] = {}
+
+
+def ask_all(
+    peers: Peers, ident: Ident, limit_s: float, *, stacks: bool
+) -> dict[int, Message]:
+    """Ask every rank where it stands, this one included.
+
+    Not collective. Runs in a helper thread.
+    """
+    from allraise.census import ask_many
+
+    question = {"do": "state", "ident": ident, "stacks": stacks}
+    answers = ask_many(peers.others(), peers.token, question, limit_s)
+    answers[peers.private.rank] = peers.state(ident, stacks=stacks)
+    for rank in set(range(peers.private.size)) - set(answers):
+        answers[rank] = {"state": "silent"}
+        address = peers.address(rank)
+        if address is not None and stacks:
+            answers[rank] = _ask_neighbour(peers, address, answers)
+    return dict(sorted(answers.items()))
+
+
+def _ask_neighbour(
+    peers: Peers, silent: Address, answers: dict[int, Message]
+) -> Message:
+    """Find out about a rank that does not answer, from one on the same host."""
+    from allraise.census import ask
+
+    origin = [silent.host, silent.pid, time.time()]
+    found: Message | None = None
+    if silent.host == os.uname().nodename:
+        found = stalled(silent.pid, silent.stall, silent.main)
+    else:
+        question = {
+            "do": "stall",
+            "pid": silent.pid,
+            "fd": silent.stall,
+            "main": silent.main,
+        }
+        for rank, address in peers.others():
+            if rank in answers and address.host == silent.host:
+                found = ask(address, peers.token, question, ANSWER_S)
+                break
+    return {"state": "silent", **(found or {}), "origin": origin}
+
+
+def stalled(pid: int, fd: int, main: int) -> Message:
+    """Read the stack of a process on this host whose interpreter is held."""
+    from allraise.stacks import program_frames
+    from allraise.stall import read_stacks
+
+    stacks = read_stacks(pid, fd)
+    if main not in stacks:
+        return {}
+    frames = [list(frame) for frame in program_frames(stacks[main])]
+    return {"state": "stalled", "frames": frames}

@@ -1,0 +1,119 @@
+"""A step with a time limit, in which some ranks get stuck.
+
+Arguments: how they get stuck, which ranks (``1,2``), and options. The rank that
+fails, if any, fails in the same step.
+"""
+
+import argparse
+import ctypes
+import threading
+import time
+
+import mpi4py
+
+parser = argparse.ArgumentParser()
+parser.add_argument("how")
+parser.add_argument("stuck")
+parser.add_argument("--failing", type=int, default=-1)
+parser.add_argument("--level", default="multiple")
+parser.add_argument("--timeout", type=float)
+options = parser.parse_args()
+
+mpi4py.rc.thread_level = options.level
+from mpi4py import MPI  # noqa: E402
+
+import allraise  # noqa: E402
+from allraise import peers  # noqa: E402
+
+WORLD = MPI.COMM_WORLD
+RAW = WORLD.Dup()
+ME = WORLD.rank
+STUCK = {int(rank) for rank in options.stuck.split(",") if rank}
+NEXT = (ME + 1) % WORLD.size
+
+looked_at = threading.Event()
+
+
+def sleep():
+    time.sleep(1000)
+
+
+def loop():
+    while True:
+        pass
+
+
+def receive():
+    RAW.recv(source=NEXT, tag=99)
+
+
+def barrier():
+    RAW.Barrier()
+
+
+def hidden():
+    RAW.allreduce(1)  # its first call makes a duplicate, holding the GIL
+
+
+def held():
+    ctypes.PyDLL(None).sleep(1000)
+
+
+def late():
+    looked_at.wait()  # rank 0 asks at half the time
+
+
+def inner():
+    with allraise.guard(WORLD, "inner"):
+        sleep()
+
+
+def narrow():
+    with allraise.guard(WORLD, "narrow", timeout=options.timeout):
+        if ME in STUCK:
+            sleep()
+
+
+def before():
+    pass
+
+
+def thread():
+    threading.Thread(target=sleep, name="loader", daemon=True).start()
+    sleep()
+
+
+def watch_looks():
+    plain = peers.Peers.state
+
+    def state(*args, **how):
+        looked_at.set()
+        return plain(*args, **how)
+
+    peers.Peers.state = state
+
+
+def main():
+    watch_looks()
+    with allraise.guard(WORLD, "first", timeout=options.timeout):
+        pass
+    if options.how == "before" and ME in STUCK:
+        sleep()
+    if options.how == "collect":
+        if ME in STUCK:
+            sleep()
+        failure = OSError("disk full") if options.failing == ME else None
+        allraise.agree(failure, WORLD, "collected", timeout=options.timeout)
+    wide = 1000.0 if options.how == "narrow" else options.timeout
+    with allraise.guard(WORLD, "write", timeout=wide):
+        if options.how == "narrow":
+            narrow()
+        elif ME in STUCK:
+            globals()[options.how]()
+        if options.failing == ME:
+            msg = "disk full"
+            raise OSError(msg)
+    print(f"rank {ME} went on", flush=True)
+
+
+main()

@@ -1,0 +1,219 @@
+"""A job that fails in the way that its first argument names, most on rank 1."""
+
+import atexit
+import faulthandler
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+
+import allraise
+
+fault = sys.argv[1]
+if (
+    fault == "import"
+    and os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK")) == "1"
+):
+    import a_module_that_is_not_there  # noqa: F401
+
+from mpi4py import MPI  # noqa: E402 after what fails without it
+
+comm = MPI.COMM_WORLD
+rank, size = comm.rank, comm.size
+
+
+def wait():
+    comm.Barrier()
+    print(f"rank {rank} passed", flush=True)
+
+
+def exit_with(code):
+    if rank == 1:
+        sys.exit(code)
+    wait()
+
+
+def nothing():
+    wait()
+
+
+def one():
+    if rank == 1:
+        raise ValueError(f"wrong on rank {rank}")
+    wait()
+
+
+def root():
+    if rank == 0:
+        raise ValueError(f"wrong on rank {rank}")
+    wait()
+
+
+def every():
+    raise ValueError(f"wrong on rank {rank}")
+
+
+def late():
+    """One fails, another half a second later: within the grace period."""
+    if rank == 1:
+        raise ValueError("the first")
+    if rank == 2:
+        time.sleep(0.5)
+        raise KeyError("the second")
+    wait()
+
+
+def unprinted():
+    """Leave text in Python's buffer."""
+    sys.stdout.write(f"rank {rank} was here\n")
+    one()
+
+
+def exit0():
+    exit_with(0)
+
+
+def exit3():
+    exit_with(3)
+
+
+def exit256():
+    exit_with(256)
+
+
+def exit_text():
+    exit_with("this is the end")
+
+
+def all_exit0():
+    wait()
+    sys.exit(0)
+
+
+def early_and_healthy():
+    """Leave while the others have much to do, without the one that left."""
+    rest = comm.Split(int(rank == 1), rank)
+    if rank == 1:
+        sys.exit(0)
+    end = time.monotonic() + float(sys.argv[2])
+    while rest.allreduce(time.monotonic() < end, MPI.LAND):
+        pass
+    print(f"rank {rank} is done", flush=True)
+
+
+def interrupt():
+    if rank == 1:
+        raise KeyboardInterrupt
+    wait()
+
+
+def thread():
+    """An exception in a thread is told if the job fails, and only then."""
+    if rank == 1:
+        worker = threading.Thread(target=lambda: 1 / 0)
+        worker.start()
+        worker.join()
+    if len(sys.argv) > 2:
+        one()
+    wait()
+
+
+def at_exit():
+    def broken():
+        raise RuntimeError("broken at exit")
+
+    if rank == 1:
+        atexit.register(broken)
+        return
+    wait()
+
+
+def guard():
+    with allraise.guard(comm, "write shards"):
+        if rank:
+            raise OSError(28, "No space left on device")
+
+
+def guard_split():
+    half = comm.Split(rank % 2, -rank)
+    with allraise.guard(half, "write odd" if rank % 2 else "write even"):
+        if rank == 1:
+            raise OSError(28, "No space left on device")
+    wait()
+
+
+def raised_from():
+    try:
+        guard()
+    except allraise.CheckpointException as error:
+        raise RuntimeError("giving up") from error
+
+
+def hook():
+    def on_exception(kind, value, traceback):
+        print(f"the hook of rank {rank} saw {kind.__name__}", flush=True)
+
+    sys.excepthook = on_exception
+    one()
+
+
+def aborting_hook():
+    """The recipe that most MPI programs have."""
+
+    def on_exception(kind, value, traceback):
+        comm.Abort(5)
+
+    sys.excepthook = on_exception
+    one()
+
+
+def own_sigterm():
+    """A program that handles SIGTERM itself goes on to do so."""
+    seen = []
+    signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    signal.raise_signal(signal.SIGTERM)
+    assert faulthandler.is_enabled()
+    print(f"rank {rank} handled {seen}", flush=True)
+    wait()
+
+
+def sigterm():
+    """Say that all are there, then wait for ever."""
+    comm.Barrier()
+    print(f"ready {rank} {os.getpid()};", flush=True)
+    if rank == 1:
+        time.sleep(600)
+    comm.Barrier()
+
+
+def finalized():
+    """Fail after MPI is gone."""
+    wait()
+    MPI.Finalize()
+    if rank == 1:
+        raise ValueError("too late for MPI")
+
+
+def forked():
+    """A forked child ends by SIGTERM as ever, and its rank does not."""
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    child.start()
+    child.terminate()
+    child.join()
+    print(f"the child of rank {rank} ended with {child.exitcode}", flush=True)
+    wait()
+
+
+def hostile():
+    if rank == 1:
+        raise ValueError(
+            "\x1b[2J\x1b]0;owned\x07\u202etxt\0\udcff"
+            "\nTraceback (most recent call last): (RANK 5)\n<script>alert(1)</script>"
+        )
+    wait()
+
+
+faults = {name: value for name, value in globals().items() if callable(value)}
+faults.get(fault, nothing)()

@@ -1,0 +1,176 @@
+"""A rank that does not arrive in time is named, and where it is stuck."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import mpirun
+from allraise import load_report
+
+PROGRAMS = Path(__file__).parent / "programs"
+LIMIT_S = 4  # all who are not stuck arrive at once, on a busy machine too
+LEVELS = ["multiple", "serialized", "funneled", "single"]
+
+
+def run(n_ranks, how, stuck, *options, timeout=LIMIT_S, **rest):
+    limit = ["--timeout", str(timeout)] if timeout else []
+    program = [str(PROGRAMS / "deadline_cases.py"), how, stuck, *limit, *options]
+    ended = mpirun.run(n_ranks, program, deadline_s=120, **rest)
+    assert not ended.timed_out, ended.output
+    return ended
+
+
+def run_stuck(*args, **how):
+    """Run what has to be ended: nobody goes on, and the job has failed."""
+    ended = run(*args, **how)
+    assert ended.returncode != 0
+    assert "went on" not in ended.output
+    return ended
+
+
+@cache
+def library():
+    code = "from mpi4py import MPI; print(MPI.Get_library_version())"
+    return mpirun.run(1, ["-c", code]).stdout
+
+
+@pytest.mark.parametrize(
+    "how", ["sleep", "loop", "receive", "barrier", "hidden", "held"]
+)
+def test_a_missing_rank_is_named_with_its_stack(how):
+    """In a sleep, in Python, in MPI, and where C code holds the GIL."""
+    ended = run_stuck(3, how, "1")
+    text = "passed its deadline of 4 s: ranks 0,2 arrived, rank 1 missing"
+    assert ended.stderr.count(text) == 1, ended.output
+    assert re.search(rf"deadline_cases.py\", line \d+, in {how}\n", ended.stderr)
+    held = "holds the interpreter" in ended.stderr
+    assert held == (how in ("held", "hidden")), ended.stderr
+    assert ended.returncode == 1
+
+
+@pytest.mark.parametrize("how", ["sleep", "barrier", "held"])
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_thread_level_gets_a_verdict(level, how):
+    """Below multiple no helper thread calls MPI; the launcher ends the job."""
+    ended = run_stuck(3, how, "2", "--level", level)
+    assert "ranks 0-1 arrived, rank 2 missing" in ended.stderr, ended.output
+    assert f", in {how}\n" in ended.stderr
+    if level == "multiple":
+        assert ended.returncode == 1
+
+
+@pytest.mark.parametrize("how", ["sleep", "held"])
+@pytest.mark.parametrize("level", ["multiple", "single"])
+def test_a_missing_root_is_reported_by_another_rank(level, how):
+    """Rank 0 can say where it sleeps; where it holds the GIL, rank 1 takes over."""
+    ended = run_stuck(3, how, "0", "--level", level)
+    assert "ranks 1-2 arrived, rank 0 missing" in ended.stderr, ended.output
+    assert f", in {how}\n" in ended.stderr
+
+
+def test_several_missing_ranks_stuck_alike_are_one_group():
+    ended = run_stuck(5, "sleep", "1,2,4", env={"ALLRAISE_STYLE": "groups"})
+    assert "ranks 0,3 arrived, ranks 1-2,4 missing" in ended.stderr, ended.output
+    assert "=== ranks 1-2,4 (3 of 5): allraise.HangError" in ended.stderr
+
+
+def test_a_failure_that_a_missing_rank_holds_up_is_told(tmp_path):
+    """Both are in the report and in its file, told apart."""
+    path = tmp_path / "report.json"
+    env = {"ALLRAISE_REPORT": str(path)}
+    ended = run_stuck(3, "sleep", "1", "--failing", "2", env=env)
+    text = "rank 0 arrived, rank 2 failed, rank 1 missing"
+    assert text in ended.stderr, ended.output
+    assert "OSError: disk full" in ended.stderr
+    report = load_report(path)
+    kinds = {tuple(ranks): record.kind for ranks, record in report.bundle.records()}
+    assert kinds == {(2,): "failure", (1,): "hang"}
+    assert report.step == "write"
+    assert report.size == 3
+    assert text in report.environment["ended_because"]
+
+
+def test_the_environment_gives_the_limit_of_guards_without_one():
+    ended = run_stuck(2, "sleep", "1", timeout=None, env={"ALLRAISE_TIMEOUT": "4"})
+    assert "deadline of 4 s: rank 0 arrived, rank 1 missing" in ended.stderr
+
+
+def test_a_limit_that_is_no_number_is_refused():
+    ended = run(2, "none", "", timeout=None, env={"ALLRAISE_TIMEOUT": "soon"})
+    assert "ALLRAISE_TIMEOUT must be a positive number" in ended.stderr
+
+
+def test_a_late_rank_completes_the_step_after_one_notice():
+    """The notice is written by rank 0, at half the time, to stderr."""
+    ended = run(3, "late", "1", timeout=20)
+    assert ended.returncode == 0, ended.output
+    lines = [line for line in ended.stderr.splitlines() if "allraise" in line]
+    text = (
+        r"allraise: step 'write': [\d.]+ s of 20 s have passed, waiting for rank 1 of 3"
+    )
+    assert len(lines) == 1
+    assert re.fullmatch(text, lines[0])
+    assert ended.stdout.count("went on") == 3
+
+
+def test_nobody_missing_says_nothing():
+    ended = run(3, "none", "", timeout=1000)
+    assert ended.returncode == 0, ended.output
+    assert "allraise" not in ended.output
+    assert ended.stdout.count("went on") == 3
+
+
+def test_a_rank_that_has_not_entered_is_told_so():
+    ended = run_stuck(3, "before", "1")
+    text = "step 'write' was not even entered within 4 s: it is in no guarded region"
+    assert text in ended.stderr, ended.output
+    assert ", in sleep\n" in ended.stderr
+
+
+def test_agree_has_a_limit_from_its_call():
+    ended = run_stuck(3, "collect", "1", "--failing", "2")
+    text = "step 'collected' passed its deadline of 4 s: rank 0 arrived, rank 2 failed"
+    assert text in ended.stderr, ended.output
+
+
+def test_the_innermost_limit_that_passes_is_told():
+    ended = run_stuck(3, "narrow", "0")
+    assert "step 'narrow' passed its deadline of 4 s" in ended.stderr, ended.output
+
+
+def test_a_rank_stuck_in_an_inner_guard_without_a_limit_is_told_so():
+    ended = run_stuck(3, "inner", "1")
+    assert "it is in step 'inner' within it" in ended.stderr, ended.output
+
+
+def test_other_threads_of_a_missing_rank_are_shown():
+    ended = run_stuck(2, "thread", "1")
+    assert "thread 'loader':" in ended.stderr, ended.output
+
+
+def test_one_rank_alone_has_a_deadline():
+    ended = run_stuck(1, "sleep", "0")
+    assert "passed its deadline of 4 s: rank 0 missing" in ended.stderr, ended.output
+    assert ", in sleep\n" in ended.stderr
+
+
+def test_where_ranks_may_die_the_job_ends_all_the_same():
+    """Launched with ULFM, Open MPI lets a job outlive the rank that exits."""
+    if "Open MPI v5" not in library():
+        pytest.skip("needs Open MPI 5, the only launcher that knows --with-ft")
+    for level in ("multiple", "single"):
+        how = {"options": ["--with-ft", "ulfm"]}
+        ended = run_stuck(3, "sleep", "1", "--level", level, **how)
+        assert "ranks 0,2 arrived, rank 1 missing" in ended.stderr, ended.output
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2, 3, 4])
+def test_the_first_limit_neither_hangs_nor_starts_threads_too_soon(n_ranks):
+    """A failure further out, and a limit that only some ranks give, are raised."""
+    ended = mpirun.run(n_ranks, [str(PROGRAMS / "deadline_entry.py")], deadline_s=90)
+    assert ended.returncode == 0, ended.output
+    assert "ok" in ended.stdout

@@ -1,0 +1,334 @@
+"""``allraise run``: one report, the right exit code, and never a hang."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import allraise
+import mpirun
+
+JOB = str(Path(__file__).parent / "programs" / "job.py")
+HEADLINE = "allraise: "
+DEADLINE_S = 60.0
+
+
+@pytest.fixture
+def report_path(tmp_path):
+    return tmp_path / "report.json"
+
+
+@pytest.fixture
+def run(report_path):
+    """Run the job with a fault; the report may come soon after the failure."""
+
+    def run_job(*fault, n=3, grace="1", env=None, options=()):
+        command = ["-m", "allraise", "run", "--grace", grace]
+        command += ["--report", str(report_path), *options, JOB, *fault]
+        ended = mpirun.run(n, command, deadline_s=DEADLINE_S, env=env)
+        assert not ended.timed_out, ended.output
+        return ended
+
+    return run_job
+
+
+def kinds(path):
+    """Return what the report says of each rank."""
+    found = {}
+    for ranks, record in allraise.load_report(path).bundle.records():
+        for rank in ranks:
+            found.setdefault(rank, []).append((record.kind, record.links[0].type_name))
+    return found
+
+
+FAILED = [("failure", "ValueError")]
+WAITED = [("blocked", "blocked")]
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("fault", ["nothing", "all_exit0", "own_sigterm", "forked"])
+def test_a_job_that_ends_well_is_untouched(run, report_path, fault, n):
+    ended = run(fault, n=n)
+    assert ended.returncode == 0, ended.output
+    assert ended.stdout.count("passed") == n
+    assert HEADLINE not in ended.output
+    assert not report_path.exists()
+
+
+def test_a_job_prints_what_it_prints_without_allraise(run, tmp_path):
+    plain = mpirun.run(3, [JOB, "nothing"], deadline_s=DEADLINE_S)
+    ended = run("nothing")
+    # Ranks print in any order; MPICH's mpiexec may even join their lines.
+    assert sorted(ended.stdout) == sorted(plain.stdout)
+    assert ended.stderr == plain.stderr
+
+
+def test_the_sigterm_handler_and_children_of_a_program_are_its_own(run):
+    assert run("own_sigterm").stdout.count("handled [15]") == 3
+    assert run("forked").stdout.count(f"ended with {-signal.SIGTERM}") == 3
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_rank_fails_and_the_others_are_shown_where_they_wait(
+    run, report_path, rank
+):
+    ended = run("root" if rank == 0 else "one")
+    assert ended.returncode == 1
+    assert ended.stderr.count(HEADLINE) == 1
+    assert f"(RANK {rank})" in ended.stderr
+    assert f"ValueError: wrong on rank {rank}" in ended.stderr
+    others = [r for r in range(3) if r != rank]
+    assert kinds(report_path) == {rank: FAILED} | dict.fromkeys(others, WAITED)
+    assert ended.stderr.count("blocked: in comm.Barrier()\n") == 1
+    assert "launcher.py" not in ended.stderr  # nor is allraise's own part shown
+    assert "runpy" not in ended.stderr
+
+
+def test_failures_within_the_grace_period_are_in_one_report(run, report_path):
+    ended = run("late", grace="3")
+    assert ended.stderr.count(HEADLINE) == 1
+    assert "the first" in ended.stderr
+    assert "the second" in ended.stderr
+    assert kinds(report_path)[2] == [("failure", "KeyError")]
+
+
+def test_the_grace_period_ends_when_every_rank_has_failed(run, report_path):
+    ended = run("every", grace="50")
+    assert ended.returncode == 1
+    assert kinds(report_path) == dict.fromkeys(range(3), FAILED)
+
+
+def test_one_rank_fails_to_import_before_mpi_is_there(run, report_path):
+    ended = run("import")
+    assert ended.returncode == 1
+    assert "No module named 'a_module_that_is_not_there'" in ended.stderr
+    assert kinds(report_path)[1] == [("failure", "ModuleNotFoundError")]
+    assert kinds(report_path)[0] == WAITED
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ("exit3", 3),
+        ("exit256", 1),  # a shell would see 0
+        ("exit_text", 1),
+        ("interrupt", 128 + signal.SIGINT),
+    ],
+)
+def test_the_job_ends_with_the_code_that_was_meant(run, report_path, fault, code):
+    ended = run(fault)
+    assert ended.returncode == code
+    assert f"exit code {code}" in ended.stderr
+    saved = json.loads(report_path.read_text())
+    assert saved["environment"]["exit_code"] == code
+
+
+def test_a_job_of_one_rank_ends_with_its_code_and_no_abort(run, report_path):
+    ended = run("every", n=1)
+    assert ended.returncode == 1
+    assert "Abort" not in ended.output.replace("MPI_ABORT", "Abort")
+    assert kinds(report_path) == {0: FAILED}
+
+
+def test_exit_with_0_while_the_others_wait_is_told_and_ended(run, report_path):
+    ended = run("exit0")
+    assert ended.returncode == 1
+    assert "ranks 1 had left, and the others waited for them" in ended.stderr
+    found = kinds(report_path)
+    assert found[1] == [("finished", "SystemExit")]
+    assert found[0] == found[2] == WAITED
+
+
+def test_an_early_exit_lets_the_others_work(run, report_path):
+    """Longer than it takes to end a job that waits for a rank that has left."""
+    ended = run("early_and_healthy", "15")
+    assert ended.returncode == 0, ended.output
+    assert ended.stdout.count("is done") == 2
+    assert not report_path.exists()
+
+
+def test_an_exception_in_a_thread_is_told_if_the_job_fails(run, report_path):
+    assert run("thread").returncode == 0
+    assert not report_path.exists()
+    assert run("thread", "and fail").returncode == 1
+    assert kinds(report_path)[1] == [*FAILED, ("thread", "ZeroDivisionError")]
+
+
+def test_an_exception_at_exit_is_told_if_the_others_wait(run, report_path):
+    assert run("at_exit").returncode == 1
+    assert ("atexit", "RuntimeError") in kinds(report_path)[1]
+
+
+def test_an_agreed_failure_is_shown_once(run, report_path):
+    ended = run("guard")
+    assert ended.returncode == 1
+    assert "2 of 3 ranks failed in step 'write shards'" in ended.stderr
+    assert ended.stderr.count("OSError: [Errno 28]") == 2  # a block a failed rank
+    assert set(kinds(report_path)) == {1, 2}
+    assert allraise.load_report(report_path).step == "write shards"
+
+
+def test_an_agreed_failure_of_a_part_has_the_ranks_of_the_whole(run, report_path):
+    run("guard_split", n=4)
+    assert kinds(report_path) == {
+        1: [("failure", "OSError")],
+        0: WAITED,
+        2: WAITED,
+    }
+
+
+def test_what_was_raised_from_an_agreed_failure_does_not_hide_it(run, report_path):
+    run("raised_from")
+    assert kinds(report_path) == {
+        0: [("failure", "RuntimeError")],
+        1: [("failure", "OSError")],
+        2: [("failure", "OSError")],
+    }
+
+
+def test_the_excepthook_of_the_program_is_called_after_the_report(run):
+    ended = run("hook")
+    assert "the hook of rank 1 saw ValueError" in ended.stdout
+    assert ended.returncode == 1
+    ended = run("aborting_hook")
+    assert ended.stderr.count(HEADLINE) == 1
+    assert ended.returncode == 5
+
+
+def test_what_was_printed_before_is_not_lost(run):
+    assert run("unprinted").stdout.count("was here") == 3
+
+
+def test_a_failure_after_mpi_is_told(run, report_path):
+    ended = run("finalized")
+    assert ended.returncode == 1
+    assert "ValueError: too late for MPI" in ended.stderr
+
+
+def test_a_hostile_message_is_shown_and_not_obeyed(run):
+    ended = run("hostile")
+    assert "\x1b" not in ended.stderr
+    assert r"\x1b[2J\x1b]0;owned\x07\u202etxt\x00\udcff" in ended.stderr
+    assert "\n| Traceback (most recent call last): (RANK 5)\n" in ended.stderr
+
+
+@pytest.mark.parametrize("level", ["single", "funneled", "serialized"])
+def test_below_thread_multiple_files_carry_the_report(run, report_path, level):
+    ended = run("one", env={"MPI4PY_RC_THREAD_LEVEL": level})
+    assert ended.returncode == 1
+    assert kinds(report_path) == {1: FAILED, 0: WAITED, 2: WAITED}
+    assert list(report_path.parent.iterdir()) == [report_path]
+
+
+@pytest.mark.parametrize("style", ["ranks", "groups", "tree"])
+def test_the_style_is_as_asked(run, style):
+    ended = run("every", options=["--style", style])
+    marks = {"ranks": "(RANK 2)", "groups": "=== ranks 0-2", "tree": "  [0-2]\n"}
+    for name, mark in marks.items():
+        assert (mark in ended.stderr) == (name == style)
+
+
+def test_nine_failed_ranks_are_shown_in_groups(run):
+    ended = run("every", n=9)
+    assert "=== ranks 0-8 (9 of 9): ValueError" in ended.stderr
+    assert ended.stderr.count("Traceback (most") == 1
+
+
+def test_a_module_and_a_command_can_be_run(tmp_path):
+    (tmp_path / "failing.py").write_text("raise ValueError('in a module')\n")
+    for program in (["-m", "failing", "x"], ["-c", "raise ValueError('in a module')"]):
+        ended = mpirun.run(
+            2, ["-m", "allraise", "run", *program], deadline_s=60, cwd=tmp_path
+        )
+        assert ended.returncode == 1
+        assert ended.stderr.count(HEADLINE) == 1
+        assert "ValueError: in a module" in ended.stderr
+
+
+def test_a_report_that_cannot_be_written_there_is_written_elsewhere(run, tmp_path):
+    missing = tmp_path / "no such folder" / "report.json"
+    ended = run("one", options=["--report", str(missing)])
+    line = next(x for x in ended.stderr.splitlines() if x.startswith("report: "))
+    assert "not where asked: FileNotFoundError" in line
+    saved = Path(line.removeprefix("report: ").partition(" (not")[0])
+    assert allraise.load_report(saved).failed_ranks.first == 1
+
+
+def test_the_path_of_the_report_has_placeholders(run, tmp_path):
+    path = tmp_path / "{jobid}-{step}.json"
+    run("guard", options=["--report", str(path)], env={"SLURM_JOB_ID": "42"})
+    assert (tmp_path / "42-write-shards.json").exists()
+
+
+def start_and_wait_until_ready(report_path):
+    """Start the job that waits, and return mpiexec and the pid of each rank."""
+    command = ["-m", "allraise", "run", "--report", str(report_path), JOB, "sigterm"]
+    process = mpirun.start(3, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    pids = {}
+    for line in process.stdout:
+        # MPICH's mpiexec may join the lines of two ranks.
+        pids |= {int(r): int(p) for r, p in re.findall(r"ready (\d+) (\d+);", line)}
+        if len(pids) == 3:
+            break
+    return process, pids
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_rank_is_told_with_all_stacks(report_path, number, rank):
+    process, pids = start_and_wait_until_ready(report_path)
+    try:
+        os.kill(pids[rank], number)
+        output, _ = process.communicate(timeout=DEADLINE_S)
+    finally:
+        mpirun.kill_session(process.pid)
+    assert process.returncode == 128 + number, output
+    assert output.count(HEADLINE) == 1
+    found = kinds(report_path)
+    assert set(found) == {0, 1, 2}
+    sleeper = "KeyboardInterrupt" if number == signal.SIGINT else number.name
+    assert found[rank][0][1] == (sleeper if rank == 1 else number.name)
+
+
+def test_sigterm_to_mpiexec_leaves_a_report_of_all_stacks(report_path):
+    """As a scheduler does it at the time limit; mpiexec ends the ranks soon."""
+    process, _ = start_and_wait_until_ready(report_path)
+    try:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=DEADLINE_S)
+    finally:
+        mpirun.kill_session(process.pid)
+    assert process.returncode != 0
+    found = kinds(report_path)
+    assert set(found) == {0, 1, 2}
+    assert all(("signalled", "SIGTERM") in told for told in found.values())
+    stacks = allraise.load_report(report_path).text("tree")
+    assert "in <module>  [0-2]\n" in stacks
+    assert "in sigterm  [1]\n" in stacks
+    assert "in sigterm  [0,2]\n" in stacks
+
+
+def test_wrong_options_are_refused_with_the_right_ones():
+    for options, text in [
+        ([], "no program to run"),
+        (["nowhere.py"], "there is no program 'nowhere.py'"),
+        (["-m"], "option -m needs an argument"),
+        (["--grace", "never", JOB], "positive number of seconds"),
+        (["--report", "{node}.json", JOB], "knows {jobid}, {step}, {time}"),
+        (["--style", "art", JOB], "'ranks', 'groups', 'tree'"),
+    ]:
+        ended = mpirun.run(1, ["-m", "allraise", "run", *options], deadline_s=60)
+        assert ended.returncode == 2, ended.output
+        assert text in ended.stderr
+
+
+def test_a_bad_environment_is_refused():
+    ended = mpirun.run(
+        1, ["-m", "allraise", "run", JOB, "nothing"], env={"ALLRAISE_STYLE": "art"}
+    )
+    assert ended.returncode == 2
+    assert "ALLRAISE_STYLE must be one of ranks, groups, tree" in ended.stderr

@@ -1,0 +1,252 @@
+"""The guarded block: all go on, or all raise."""
+
+import asyncio
+import traceback
+
+import pytest
+
+import allraise
+from allraise import CheckpointError, CheckpointException, guard
+from ranks.outcomes import check_outcome, fail_if, outcome_of
+
+pytestmark = pytest.mark.mpi
+
+
+def sets_of_ranks(comm):
+    """One rank, some and all."""
+    yield from ({rank} for rank in range(comm.size))
+    yield set(range(0, comm.size, 2))
+    yield set(range(comm.size))
+
+
+def errors_on(ranks):
+    return {rank: ValueError(f"of rank {rank}\nsecond line") for rank in ranks}
+
+
+def test_a_block_that_goes_well_ends_as_any_other(comm):
+    done = []
+    with guard(comm, "well") as entered:
+        done.append(entered)
+    assert isinstance(done[0], guard)
+
+
+def test_if_any_rank_raises_every_rank_raises(comm):
+    for ranks in sets_of_ranks(comm):
+        errors = errors_on(ranks)
+
+        def block(errors=errors):
+            with guard(comm, "write"):
+                fail_if(comm.rank in errors, errors.get(comm.rank))
+
+        check_outcome(outcome_of(block), comm, errors, step="write")
+
+
+def test_any_rank_can_be_the_root(comm):
+    for root in range(comm.size):
+        errors = errors_on({0, comm.size - 1})
+
+        def block(root=root, errors=errors):
+            with guard(comm, "write", root=root):
+                fail_if(comm.rank in errors, errors.get(comm.rank))
+
+        check_outcome(outcome_of(block), comm, errors, step="write", root=root)
+
+
+def test_everywhere_gives_every_rank_the_whole_report(comm):
+    errors = errors_on(range(comm.size))
+
+    def block():
+        with guard(comm, "write", everywhere=True):
+            raise errors[comm.rank]
+
+    outcome = outcome_of(block)
+    check_outcome(outcome, comm, errors, step="write", everywhere=True)
+    assert "whole report" not in str(outcome)
+
+
+def test_the_ranks_own_exception_is_untouched(comm):
+    error = ValueError("mine")
+    error.add_note("a note")
+    cause = OSError("below")
+
+    def block():
+        with guard(comm, "write"):
+            raise error from cause
+
+    outcome = outcome_of(block)
+    assert outcome.__cause__ is error
+    assert error.__cause__ is cause
+    assert error.__notes__ == ["a note"]
+    assert error.args == ("mine",)
+    assert [f.name for f in traceback.extract_tb(error.__traceback__)] == ["block"]
+    assert vars(error) == {"__notes__": ["a note"]}
+
+
+def test_an_ordinary_failure_is_caught_by_except_exception(comm):
+    with pytest.raises(Exception, match="ordinary") as caught, guard(comm):
+        raise ValueError("ordinary")
+    assert type(caught.value) is CheckpointError
+
+
+def test_a_guard_is_used_again_and_again(comm):
+    used = guard(comm, "again")
+    for number in range(6):
+        if number % 2:
+            with pytest.raises(CheckpointError), used:
+                fail_if(comm.rank == 0, ValueError(number))
+        else:
+            with used:
+                pass
+
+
+def test_a_guard_holds_itself(comm):
+    used = guard(comm, "itself")
+    with used, used:
+        pass
+    with pytest.raises(CheckpointError), used, used:
+        fail_if(comm.rank == comm.size - 1, ValueError())
+    with used:
+        pass
+
+
+def test_a_decorated_function_is_guarded_at_each_call(comm):
+    @guard(comm, "call")
+    def add(a, b=1):
+        """Add."""
+        fail_if(b == "bad" and comm.rank == comm.size - 1, ValueError("bad b"))
+        return a + b
+
+    assert add(1) == 2
+    assert add.__name__ == "add"
+    assert add.__doc__ == "Add."
+    outcome = outcome_of(lambda: add("a", b="bad"))
+    assert outcome.ranks == (comm.size - 1,)
+    assert add(1, b=2) == 3
+
+
+def test_a_decorated_function_may_recurse(comm):
+    @guard(comm, "recursion")
+    def down(n, fails):
+        fail_if(n == 0 and fails and comm.rank == 0, ValueError("at the bottom"))
+        return n if n == 0 else 1 + down(n - 1, fails)
+
+    assert down(3, fails=False) == 3
+    outcome = outcome_of(lambda: down(3, fails=True))
+    assert outcome.ranks == (0,)
+    assert str(outcome).count("ValueError: at the bottom") == 1
+    assert down(2, fails=False) == 2
+
+
+def test_a_decorated_coroutine_is_guarded_until_it_ends(comm):
+    @guard(comm, "coroutine")
+    async def work(fails):
+        await asyncio.sleep(0)
+        fail_if(fails and comm.rank == 0, ValueError("in a coroutine"))
+        return "done"
+
+    assert asyncio.run(work(fails=False)) == "done"
+    assert outcome_of(lambda: asyncio.run(work(fails=True))).ranks == (0,)
+
+
+def test_generators_are_refused(comm):
+    def generator():
+        yield
+
+    async def async_generator():
+        yield
+
+    for function in (generator, async_generator):
+        with pytest.raises(TypeError, match=r"is a generator: .* in the body"):
+            guard(comm)(function)
+    with pytest.raises(TypeError, match="guard decorates functions, got int"):
+        guard(comm)(5)
+
+
+def test_a_failure_on_one_communicator_is_none_on_another(world):
+    half = world.Split(world.rank % 2, -world.rank)
+
+    def block():
+        with guard(half, "half"):
+            fail_if(world.rank == 0, ValueError("of world rank 0"))
+
+    if world.rank % 2 == 0:
+        outcome = outcome_of(block)
+        assert outcome.ranks == (half.size - 1,)  # numbered backwards
+    else:
+        block()
+    half.Free()
+
+
+def test_comm_none_is_all_ranks(world):
+    def block():
+        with guard(step="all"):
+            fail_if(world.rank == world.size - 1, ValueError("last"))
+
+    assert outcome_of(block).ranks == (world.size - 1,)
+
+
+def test_the_frames_of_a_traceback_are_the_users(comm):
+    def block():
+        with guard(comm, "frames"):
+            raise ValueError("here")
+
+    outcome = outcome_of(block)
+    names = [f.name for f in traceback.extract_tb(outcome.__traceback__)]
+    assert names == ["outcome_of", "block", "__exit__"]
+    assert [frame.name for frame in outcome.failures[comm.rank][1]] == ["block"]
+
+
+def test_agreeing_on_nothing_returns_nothing(comm):
+    assert allraise.agree(comm=comm) is None
+    assert allraise.collect(None, comm, "nothing") is None
+
+
+def test_agree_raises_what_any_rank_has_caught(comm):
+    for ranks in sets_of_ranks(comm):
+        errors = errors_on(ranks)
+        for rank in errors:
+            try:
+                raise errors[rank]
+            except ValueError:
+                pass  # it has a traceback now
+        outcome = outcome_of(allraise.agree, errors.get(comm.rank), comm, "agree")
+        check_outcome(outcome, comm, errors, step="agree")
+
+
+def test_collect_returns_what_agree_would_raise(comm):
+    root = comm.size - 1
+    errors = errors_on({0})
+    try:
+        raise errors[0]
+    except ValueError:
+        outcome = allraise.collect(
+            errors.get(comm.rank), comm, "collect", root=root, everywhere=True
+        )
+    assert isinstance(outcome, CheckpointException)
+    check_outcome(outcome, comm, errors, step="collect", root=root, everywhere=True)
+
+
+def test_an_exception_that_was_never_raised_can_be_agreed_on(comm):
+    error = ValueError("never raised") if comm.rank == 0 else None
+    outcome = allraise.collect(error, comm)
+    assert outcome.ranks == (0,)
+    assert "never raised" in str(outcome)
+
+
+def test_one_rank_communicates_nothing():
+    from mpi4py import MPI
+
+    from allraise.private import private_of
+
+    alone = MPI.COMM_SELF.Dup()
+    with guard(alone, "alone"):
+        pass
+    assert private_of(alone).comm is None
+    error = ValueError("alone")
+
+    def block():
+        with guard(alone, "alone"):
+            raise error
+
+    check_outcome(outcome_of(block), alone, {0: error}, step="alone")
+    alone.Free()

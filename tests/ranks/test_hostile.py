@@ -1,0 +1,194 @@
+"""Whatever is raised on whichever rank, every rank learns of it."""
+
+import inspect
+import sys
+import threading
+
+import pytest
+
+import allraise
+from allraise import CheckpointError, CheckpointException, RemoteError, guard
+from ranks.outcomes import check_outcome, fail_if, outcome_of
+
+pytestmark = pytest.mark.mpi
+
+
+class WithLock(Exception):
+    """Cannot be pickled."""
+
+    def __init__(self, text):
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+class TwoArguments(Exception):
+    """Can be pickled, but not unpickled."""
+
+    def __init__(self, text, more):
+        super().__init__(text)
+
+
+class RaisesWhenPickled(Exception):
+    def __reduce__(self):
+        raise SystemExit("from __reduce__")
+
+
+class RaisesWhenShown(Exception):
+    def __str__(self):
+        raise KeyboardInterrupt("from __str__")
+
+    __repr__ = __str__
+
+
+class EndsWhenUnpickled(Exception):
+    def __reduce__(self):
+        return sys.exit, (3,)
+
+
+HOSTILE = {
+    "unpicklable": lambda: WithLock("hostile text"),
+    "un-unpicklable": lambda: TwoArguments("hostile text", 2),
+    "raises when pickled": lambda: RaisesWhenPickled("hostile text"),
+    "raises when shown": lambda: RaisesWhenShown("hostile text"),
+    "ends when unpickled": lambda: EndsWhenUnpickled("hostile text"),
+    "huge message": lambda: ValueError("hostile text" + "x" * 20_000_000),
+    "huge payload": lambda: ValueError("hostile text", b"x" * 20_000_000),
+    "lone surrogate": lambda: ValueError("hostile text \udcff"),
+    "of no module": lambda: type("Odd", (Exception,), {"__module__": None})(
+        "hostile text"
+    ),
+    "group": lambda: ExceptionGroup("hostile text", [ValueError(1), KeyError(2)]),
+}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), SystemExit(0), SystemExit("text"), GeneratorExit()],
+    ids=["KeyboardInterrupt", "sys.exit(0)", "sys.exit(text)", "GeneratorExit"],
+)
+def test_what_is_no_exception_is_a_failure_on_every_rank(comm, error):
+    for rank in {0, comm.size - 1}:
+
+        def block(rank=rank):
+            with guard(comm, "exits"):
+                fail_if(comm.rank == rank, error)
+
+        outcome = outcome_of(block)
+        assert type(outcome) is CheckpointException
+        check_outcome(outcome, comm, {rank: error}, step="exits")
+
+
+def test_one_that_is_no_exception_among_others_makes_all_so(comm):
+    errors = {rank: ValueError(f"of {rank}") for rank in range(comm.size)}
+    errors[comm.size - 1] = KeyboardInterrupt()
+
+    def block():
+        with guard(comm, "mixed"):
+            raise errors[comm.rank]
+
+    outcome = outcome_of(block)
+    assert not isinstance(outcome, Exception)
+    check_outcome(outcome, comm, errors, step="mixed")
+
+
+@pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("everywhere", [False, True], ids=["root", "everywhere"])
+def test_a_hostile_exception_is_told_and_delays_nobody(comm, make, everywhere):
+    """It is on the last rank; rank 0 fails in an ordinary way."""
+    error = make()
+    last = comm.size - 1
+
+    def block():
+        with guard(comm, "hostile", everywhere=everywhere):
+            fail_if(comm.rank == last, error)
+            fail_if(comm.rank == 0, ValueError("ordinary"))
+
+    outcome = outcome_of(block)
+    assert type(outcome) is CheckpointError
+    assert outcome.ranks == tuple(sorted({0, last}))
+    if comm.rank == last:
+        assert outcome.__cause__ is error
+        assert outcome.failures[last][0] is error
+    if comm.rank == 0 or everywhere:
+        text = str(outcome)
+        assert len(text) < 100_000
+        assert type(error).__name__ in text
+        assert "ordinary" in text or last == 0
+        if type(error) is not RaisesWhenShown:
+            assert "hostile text" in text
+        if comm.rank != last:
+            seen, summary = outcome.failures[last]
+            assert isinstance(seen, (type(error), RemoteError))
+            assert [frame.name for frame in summary] == ["block", "fail_if"]
+
+
+def test_all_ranks_hostile_at_once(comm):
+    errors = [make() for make in HOSTILE.values()]
+
+    def block():
+        with guard(comm, "hostile"):
+            raise errors[comm.rank % len(errors)]
+
+    outcome = outcome_of(block)
+    assert outcome.ranks == tuple(range(comm.size))
+    if comm.rank == 0:
+        for rank in range(comm.size):
+            assert f"(RANK {rank})" in str(outcome)
+
+
+def down(n):
+    return down(n + 1)
+
+
+def sink(n, then):
+    return sink(n - 1, then) if n > 0 else then()
+
+
+def test_a_stack_that_ran_out_on_one_rank(comm):
+    def block():
+        with guard(comm, "recursion"):
+            if comm.rank == comm.size - 1:
+                down(0)
+
+    outcome = outcome_of(block)
+    assert outcome.ranks == (comm.size - 1,)
+    assert type(outcome) is CheckpointError
+    if comm.rank in {0, comm.size - 1}:
+        assert "RecursionError" in str(outcome)
+
+
+def test_a_guard_near_the_end_of_the_stack(comm):
+    """One rank enters its guard so deep that there is hardly room to agree."""
+    last = comm.size - 1
+
+    def deep():
+        with guard(comm, "deep"):
+            fail_if(comm.rank == last, ValueError("deep"))
+
+    def block(room):
+        with guard(comm, "shallow"):
+            if comm.rank == last:
+                left = sys.getrecursionlimit() - len(inspect.stack(0)) - room
+                sink(left, deep)
+            else:
+                deep()
+
+    limit = sys.getrecursionlimit()
+    for room in range(2, 90, 8):
+        outcome = outcome_of(block, room)
+        assert outcome.ranks == (last,)
+        assert sys.getrecursionlimit() == limit
+        agreed_deep = isinstance(outcome.failures[last][0], ValueError)
+        assert comm.rank != last or outcome.step == (
+            "deep" if agreed_deep else "shallow"
+        )
+    assert comm.rank != last or agreed_deep
+
+
+def test_an_outcome_can_be_sent_between_ranks(comm):
+    outcome = outcome_of(allraise.agree, ValueError(f"of {comm.rank}"), comm, "sent")
+    received = comm.bcast(outcome if comm.rank == 0 else None)
+    assert isinstance(received, CheckpointError)
+    assert received.ranks == tuple(range(comm.size))
+    assert received.step == "sent"
+    assert f"ValueError: of {comm.size - 1}\n" in str(received)

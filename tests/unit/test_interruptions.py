@@ -1,0 +1,114 @@
+"""A signal handler that raises on one rank while ranks agree."""
+
+import pytest
+
+import spmd
+from allraise import CheckpointException, agree, collect, guard
+from unit import simulated
+
+WORLD_SIZE = 3
+
+
+@pytest.fixture(autouse=True)
+def _simulated_ranks(monkeypatch):
+    monkeypatch.setattr("allraise.arguments.resolve_comm", simulated.resolve)
+    monkeypatch.setattr("allraise.arguments.private_of", simulated.private_of)
+    monkeypatch.setattr("allraise.arguments.known_private", simulated.private_of)
+
+
+class Interrupted(simulated.SimulatedComm):
+    """A rank on which a handler raises right before or after its first Allreduce."""
+
+    def __init__(self, comm, when):
+        super().__init__(comm.world, comm.rank)
+        self.when = when
+
+    def Allreduce(self, send, receive, op):
+        when, self.when = self.when, None
+        if when == "before":
+            raise KeyboardInterrupt(when)
+        super().Allreduce(send, receive, op)
+        if when == "after":
+            raise KeyboardInterrupt(when)
+
+
+def run(when, fails_on):
+    """Run a guarded block on ranks of which rank 1 is interrupted."""
+
+    def main(comm):
+        if comm.rank == 1:
+            comm = Interrupted(comm, when)
+        try:
+            with guard(comm, "block"):
+                if comm.rank in fails_on:
+                    raise ValueError(f"of {comm.rank}")
+        except BaseException as error:
+            ended = error
+        else:
+            ended = None
+        agree(None, comm, "after")  # nothing is left behind
+        return ended
+
+    return simulated.World(WORLD_SIZE).run(main)
+
+
+@pytest.mark.parametrize("fails_on", [(), (0,), (1,), (0, 1, 2)])
+def test_before_the_reduction_it_is_the_ranks_failure(fails_on):
+    outcomes = run("before", fails_on)
+    expected = tuple(sorted({1, *fails_on}))
+    for outcome in outcomes:
+        assert type(outcome) is CheckpointException
+        assert outcome.ranks == expected
+    assert type(outcomes[1].__cause__) is KeyboardInterrupt
+    assert "KeyboardInterrupt: before" in str(outcomes[0])
+
+
+def test_before_the_reduction_the_failure_it_hits_is_not_lost():
+    outcome = run("before", (1,))[0]
+    assert "ValueError: of 1" in str(outcome)
+
+
+def test_before_the_reduction_what_was_handed_over_is_not_lost():
+    def main(comm):
+        if comm.rank == 1:
+            comm = Interrupted(comm, "before")
+        return collect(ValueError("handed over") if comm.rank == 1 else None, comm)
+
+    outcomes = simulated.World(WORLD_SIZE).run(main)
+    assert [outcome.ranks for outcome in outcomes] == [(1,)] * WORLD_SIZE
+    assert "KeyboardInterrupt: before" in str(outcomes[0])
+    assert "ValueError: handed over" in str(outcomes[0])
+
+
+def test_after_a_reduction_that_went_well_it_goes_on_alone():
+    """The others have gone on already: nobody waits for this rank."""
+    first, second, third = run("after", ())
+    assert first is None
+    assert type(second) is KeyboardInterrupt
+    assert third is None
+
+
+@pytest.mark.parametrize("fails_on", [(0,), (1,), (0, 1, 2)])
+def test_after_a_reduction_that_failed_the_ranks_report_first(fails_on):
+    outcomes = run("after", fails_on)
+    assert type(outcomes[1]) is KeyboardInterrupt
+    for rank in (0, 2):
+        assert outcomes[rank].ranks == fails_on
+        assert "KeyboardInterrupt" not in str(outcomes[rank])
+
+
+def test_every_program_ends_alike_with_a_rank_interrupted_before_reductions():
+    """Random programs, an interrupt at each of the first agreements in turn."""
+    for seed in range(120):
+        program = spmd.generate(seed, WORLD_SIZE)
+
+        def main(comm, seed=seed, program=program):
+            if comm.rank == seed % WORLD_SIZE:
+                comm = Interrupted(comm, "before")
+            player = spmd.Player(comm, comm.rank, WORLD_SIZE)
+            player.play(program)
+            agree(None, comm, "after")
+            return player.log
+
+        logs = simulated.World(WORLD_SIZE).run(main)
+        assert all(log == logs[0] for log in logs), f"seed {seed}: {logs}"
