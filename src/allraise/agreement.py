@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING
 
 from allraise.bundle import Bundle
 from allraise.capture import capture
-from allraise.exceptions import Agreed, CheckpointException
+from allraise.exceptions import Agreed, CheckpointException, PeerFailure
 from allraise.gathering import gather_bundle, spread_bytes
 from allraise.mismatch import explain_mismatch, position_of
-from allraise.record import dump_plain, load_plain, minimal
+from allraise.nesting import close_region, open_region
+from allraise.record import FAILURE, INTERRUPTED, dump_plain, load_plain, minimal
 from allraise.signals import room_on_the_stack, signals_held_back
 from allraise.verdict import (
     EVERYWHERE,
@@ -39,6 +40,7 @@ from allraise.verdict import (
     severity_of,
     token_of,
 )
+from allraise.waking import announce, clear, look_outside, tell_outside
 
 if TYPE_CHECKING:
     from allraise.private import Private, Region
@@ -56,6 +58,13 @@ def enter(private: Private, region: Region) -> None:
     settled = private.settled
     if settled is not None and len(private.steps) >= settled[0]:
         raise settled[1]
+    open_region(private)
+    if private.watched:
+        try:
+            look_outside(private)
+        except BaseException:
+            close_region(private)
+            raise
     private.counts[-1] += 1
     private.counts.append(0)
     private.steps.append(region)
@@ -90,11 +99,19 @@ def leave(
         _close(private, None)
         return exc
     try:
+        if private.watched or exc is not None:
+            _look_around(private, exc)
         try:
             exc, interruption = reduce_vector(private, exc, place, refused=refused)
         except RecursionError:  # of this rank, before it could send anything
             with room_on_the_stack():
                 exc, interruption = reduce_vector(private, exc, place, refused=refused)
+    except PeerFailure as woken:
+        # A region around this one, on another communicator, has failed. The
+        # other ranks here learn it too, and nobody waits for this one.
+        tell_outside(private)
+        _close(private, None)
+        return woken if exc is None else exc
     except BaseException:  # MPI itself failed: there is no agreement to be had
         _close(private, None)
         raise
@@ -115,6 +132,21 @@ def leave(
     return failure
 
 
+def _look_around(private: Private, exc: BaseException | None) -> None:
+    """Wake those who wait for this rank, unless it is itself to leave.
+
+    Not collective.
+
+    Raises:
+        PeerFailure: A region around this one has failed.
+    """
+    with room_on_the_stack():
+        if private.watched:
+            look_outside(private)
+        if exc is not None:
+            announce(private)
+
+
 def _close(private: Private, failed_depth: int | None) -> None:
     """Forget the innermost region; past the failed one all count anew, alike."""
     if failed_depth == len(private.steps):
@@ -122,6 +154,7 @@ def _close(private: Private, failed_depth: int | None) -> None:
         private.counts[-2] = 0
     private.steps.pop()
     private.counts.pop()
+    close_region(private)
 
 
 def _fail_alone(private: Private, exc: BaseException) -> BaseException:
@@ -142,6 +175,8 @@ def _fail(
 
     Collective over comm.
     """
+    if verdict.severity:
+        clear(private)
     if exc is not None and refused and verdict.minus_refused:
         return exc  # every rank's arguments were refused: each says why
     private.n_failed += 1
@@ -193,7 +228,7 @@ def _contribution(
     rank = private.rank
     agreed = exc.agreed if isinstance(exc, CheckpointException) else None
     if exc is not None and agreed is None:
-        return Bundle.of(rank, capture(exc)), exc
+        return Bundle.of(rank, capture(exc, kind=_kind_of(exc))), exc
     retold = Bundle()
     if private.last is not None and private.last[0] == newest > 0:
         retold = private.last[1].only(rank)
@@ -206,6 +241,18 @@ def _contribution(
     if private.last is not None and agreed.token == private.last[0]:
         return retold, live
     return Bundle.merge((exc.bundle, retold)), live
+
+
+def _kind_of(exc: BaseException) -> str:
+    """Tell a failure from what a peer's failure has led to."""
+    seen: set[int] = set()
+    link: BaseException | None = exc
+    while link is not None and id(link) not in seen:
+        if isinstance(link, PeerFailure):
+            return INTERRUPTED
+        seen.add(id(link))
+        link = link.__cause__ or link.__context__
+    return FAILURE
 
 
 def _brief(private: Private, exc: BaseException) -> Bundle:

@@ -11,7 +11,8 @@ import operator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.agreement import enter, leave
-from allraise.private import Private, known_private, private_of, resolve_comm
+from allraise.creation import private_of
+from allraise.private import Private, known_private, resolve_comm
 from allraise.settings import read_settings
 from allraise.verdict import EVERYWHERE
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from allraise.ranks import RankSet
 from allraise.record import (
+    INTERRUPTED,
     NOWHERE,
     Origin,
     Packed,
@@ -253,6 +254,22 @@ class Bundle:
                 reason = f"its record is unreadable: {error}"
                 yield ranks, minimal("<unknown>", reason, reason=reason)
 
+    def failures(self) -> Bundle:
+        """Return those that failed, without those that a failure interrupted.
+
+        All of them where nobody tells of a failure: something ended them.
+        """
+        failed, interrupted = Bundle(), False
+        for ranks, record in self.records():
+            if record.kind == INTERRUPTED:
+                interrupted = True
+            else:
+                failed.add(ranks, record)
+        if not (interrupted and failed.ranks):
+            return self
+        failed._origins = {r: o for r, o in self._origins.items() if r in failed.ranks}
+        return failed
+
     def summarise(self, where: str) -> Bundle:
         """Return what the other ranks are told: type and first line, bounded.
 
@@ -260,7 +277,7 @@ class Bundle:
             where: Why the exception itself is not there, and who has it.
         """
         summary = Bundle()
-        for ranks, record in self.records():
+        for ranks, record in self.failures().records():
             first = record.links[0].message.partition("\n")[0][:MAX_SUMMARY_CHARS]
             if summary._n_variants >= MAX_SUMMARY_VARIANTS:
                 first = ""

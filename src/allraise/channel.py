@@ -38,10 +38,11 @@ from allraise.lane import UNKNOWN
 from allraise.waits import Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mpi4py import MPI
 
+    from allraise.gates import Gates
     from allraise.lane import Interruption
 
 TAG = 1201  # of announcements, on the private communicator
@@ -63,13 +64,25 @@ class Channel(Waits):
     Args:
         private: this library's own communicator, on which tag `TAG` is left to
             the channel.
+        lane: a duplicate for the users of ``g.comm``; None if there are none.
+        ident: names it, the same on all ranks.
         interruption: called as ``interruption(rank, operation)`` in a woken rank,
             with the rank of `private` that failed first and what was given up,
             returns the exception to raise.
     """
 
-    def __init__(self, private: MPI.Intracomm, interruption: Interruption) -> None:
-        super().__init__(private, interruption)
+    def __init__(
+        self,
+        private: MPI.Intracomm,
+        lane: MPI.Intracomm | None,
+        ident: int,
+        interruption: Interruption,
+    ) -> None:
+        super().__init__(private, lane, ident, interruption)
+        #: gates that only the failure of this one, from around, closes: those of
+        #: communicators within it, and of one that is being made
+        self.gates_within: Callable[[], list[Gates]] = list
+        self.pending: list[Gates] = []
         self.needs_relay = self.size > DIRECT_LIMIT
         self._told = told_ranks(self.rank, self.size)
         self._n_sent = array("q", bytes(8 * self.size))
@@ -96,11 +109,10 @@ class Channel(Waits):
         """
         if not self.failed:
             self.failed, self.failed_rank = True, self.rank
-        numbers = {
-            gates.ident: gates.entered
-            for channel in (self, *inner)
-            for gates in channel.gates
-        }
+        told = [gates for channel in (self, *inner) for gates in channel.gates]
+        told += self.pending
+        told += self.gates_within()
+        numbers = {gates.ident: gates.entered for gates in told}
         self._tell(self.announced.learn(numbers))
 
     def read(self) -> None:

@@ -51,7 +51,16 @@ class HangError(Exception):
 
 
 class PeerFailure(Exception):  # noqa: N818 its name is the contract
-    """Raised inside a guarded region: a peer has failed, so waiting is vain."""
+    """Raised inside a guarded region: a peer has failed, so waiting is vain.
+
+    Attributes:
+        rank: The peer's rank in the guard's communicator; None where the MPI
+            does not tell.
+        operation: What was given up.
+    """
+
+    rank: int | None = None
+    operation: str = ""
 
 
 class Agreed(NamedTuple):
@@ -188,7 +197,7 @@ class CheckpointException(BaseException):
         """The ranks that failed, ascending; the same on every rank."""
         if self._failures is not None:
             return tuple(self._failures)
-        return tuple(self.bundle.ranks)
+        return tuple(self.bundle.failures().ranks)
 
     @property
     def failures(self) -> dict[int, WrappedException]:
@@ -200,7 +209,7 @@ class CheckpointException(BaseException):
         if self._failures is None:
             own = self._agreed.rank if self._agreed and self._live else -1
             found: dict[int, Any] = {}
-            for ranks, record in self.bundle.records():
+            for ranks, record in self.bundle.failures().records():
                 for rank in ranks:
                     exc, summary = rebuild(record)
                     found[rank] = (
@@ -245,7 +254,7 @@ class CheckpointException(BaseException):
         """
         bundle = self._portable_bundle()
         leaves = {}
-        for ranks, record in bundle.records():
+        for ranks, record in bundle.failures().records():
             for rank in ranks:
                 exc, _ = rebuild(record)
                 origin = Origin(*bundle.origins.get(rank, NOWHERE))
@@ -267,7 +276,8 @@ class CheckpointException(BaseException):
         return self._bundle_of_pairs(objects=True)
 
     def _records(self) -> dict[int, Record]:
-        return {r: record for ranks, record in self.bundle.records() for r in ranks}
+        failed = self.bundle.failures()
+        return {r: record for ranks, record in failed.records() for r in ranks}
 
     def __str__(self) -> str:
         records = sorted(self._records().items())

@@ -16,7 +16,9 @@ from allraise.agreement import enter, leave
 from allraise.arguments import check_arguments, checked_before, locate
 from allraise.deadline import close_timed, open_timed
 from allraise.exceptions import CheckpointException
+from allraise.interruptible import communicator
 from allraise.peers import TimedRegion
+from allraise.private import resolve_comm
 from allraise.verdict import place_of
 
 if TYPE_CHECKING:
@@ -114,6 +116,26 @@ class guard:  # noqa: N801 reads as the block it is
         # Where the outcome is what was raised, that goes on as it is.
         if outcome is not None and outcome is not exc:
             raise outcome
+
+    @property
+    def comm(self) -> MPI.Intracomm:
+        """The communicator of the block that a peer's failure interrupts.
+
+        Not collective. A rank blocked in an operation on it raises `PeerFailure`
+        when a peer fails, instead of waiting for ever, and comes to the agreement.
+        It has the ranks of the guard's communicator, and its messages are its own.
+
+        Raises:
+            RuntimeError: Outside of the block, or MPI has no communicator left.
+        """
+        if not self._entered:
+            msg = "g.comm is there only inside the block of the guard"
+            raise RuntimeError(msg)
+        entered = self._entered[-1]
+        private = entered.private if isinstance(entered, TimedRegion) else entered
+        if private.channel is None:  # one rank: nobody to wait for
+            return resolve_comm(self._comm)
+        return communicator(private.channel)
 
     def __call__(self, function: F) -> F:
         """Run each call of a function in this guard.

@@ -41,12 +41,20 @@ class Lane:
 
     Args:
         private: this library's own communicator.
+        lane: a duplicate for the users of ``g.comm``; None if there are none.
+        ident: names it, the same on all ranks.
         interruption: makes the exception that a woken rank raises.
     """
 
     revokes = False  # peers are woken by a revoke, not by messages
 
-    def __init__(self, private: MPI.Intracomm, interruption: Interruption) -> None:
+    def __init__(
+        self,
+        private: MPI.Intracomm,
+        lane: MPI.Intracomm | None,
+        ident: int,
+        interruption: Interruption,
+    ) -> None:
         self.private = private
         self.rank = private.Get_rank()
         self.size = private.Get_size()
@@ -59,11 +67,11 @@ class Lane:
         self.cached: Any = None  # g.comm, made at its first use
         self.started: dict[int, MPI.Request] = {}
         self._sweep_at = SWEEP_AT
-        self.lane: MPI.Intracomm | None = None
-        self.make_lane(agreed_ident(private))
+        self.lane = lane
+        self.renew(ident)
 
     def make_lane(self, ident: int) -> None:
-        """Make a lane. Collective over `private`."""
+        """Make another lane. Collective over `private`."""
         self.lane = self.private.Dup()
         self.renew(ident)
 

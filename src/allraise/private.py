@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from allraise.bundle import Bundle
+    from allraise.gates import Gates
 
 # What a region is told from others by: its step, and where it is a part of one
 # of the collective steps, which; two of these that differ must not go together,
@@ -54,13 +55,24 @@ class Private:
         closed: Whether the user has freed the communicator.
         n_failed: How many agreements ended in failure; every rank counts alike.
         is_finalized: Asks whether MPI is over.
+        channel: What wakes those blocked on ``g.comm`` (see `channel`, `ulfm`).
+        beacon: The channel by messages, the same one but under ULFM.
+        gates: The agreements as numbered gates, for those nested in a region on
+            another communicator.
+        watched: The sides of the open regions on other communicators that
+            contain this one, innermost first.
+        group: The group of the communicator.
         last: The token of the last failure and what this rank knows of it.
     """
 
     __slots__ = (
+        "beacon",
+        "channel",
         "closed",
         "comm",
         "counts",
+        "gates",
+        "group",
         "handle",
         "is_finalized",
         "last",
@@ -72,9 +84,15 @@ class Private:
         "size",
         "steps",
         "total",
+        "watched",
     )
 
     def __init__(self, comm: Any, rank: int, size: int, op: Any = None) -> None:
+        self.channel: Any = None
+        self.beacon: Any = None
+        self.gates: Gates | None = None
+        self.watched: tuple[Private, ...] = ()
+        self.group: MPI.Group | None = None
         self.closed = False
         self.comm = comm
         self.rank = rank
@@ -136,47 +154,48 @@ _running: Any = None  # the module mpi4py.MPI, once a communicator was used
 _by_handle: dict[int, Private] = {}
 
 
-def _free_private(_comm: object, _keyval: int, private: Private) -> None:
-    """Free the duplicate; MPI calls this when the user frees the communicator."""
-    private.closed = True
-    _by_handle.pop(private.handle, None)
-    if private.comm is not None:
-        private.comm.Free()
-
-
-def private_of(comm: MPI.Intracomm) -> Private:
-    """Return this rank's side of the protocol on a communicator.
-
-    Collective over comm at the first use on this communicator, not collective
-    afterwards.
-
-    Args:
-        comm: As `resolve_comm` returned it.
-    """
+def register(comm: MPI.Intracomm, private: Private) -> None:
+    """Keep this rank's side on the user's communicator. Not collective."""
     global _keyval, _running  # noqa: PLW0603 one a process, made when MPI runs
-    known = _by_handle.get(comm.handle)
-    if known is not None:
-        return known
     from mpi4py import MPI
 
     _running = MPI
     if _keyval is None:
         # No copy callback: a duplicate of the user's communicator gets a
         # private one of its own.
-        _keyval = MPI.Comm.Create_keyval(delete_fn=_free_private)
-    rank, size = comm.Get_rank(), comm.Get_size()
-    duplicate = comm.Dup() if size > 1 else None
-    if duplicate is not None:
-        duplicate.Set_name("allraise")
-        # An error in our own traffic is an exception, whatever handler the
-        # user's communicator has (a duplicate inherits it).
-        duplicate.Set_errhandler(MPI.ERRORS_RETURN)
-    private = Private(duplicate, rank, size, MPI.MAX)
+        _keyval = MPI.Comm.Create_keyval(delete_fn=_user_freed)
     private.handle = comm.handle
     private.is_finalized = MPI.Is_finalized
     comm.Set_attr(_keyval, private)
     _by_handle[private.handle] = private
-    return private
+
+
+def forget(private: Private) -> None:
+    """Make the communicator an unknown one again. Not collective.
+
+    What the private communicator is, stays: it may have traffic under way, and
+    MPICH delivers stale messages of a freed communicator on the next one.
+    """
+    private.closed = True
+    if _by_handle.get(private.handle) is private:
+        del _by_handle[private.handle]
+
+
+def registered() -> list[Private]:
+    """Return this rank's side on every communicator known. Not collective."""
+    return list(_by_handle.values())
+
+
+def _user_freed(_comm: object, _keyval: int, private: Private) -> None:
+    """Free the duplicate; MPI calls this when the user frees the communicator."""
+    if private.closed:  # given up before
+        return
+    forget(private)
+    if private.comm is not None:
+        private.channel.close()
+        if private.beacon is not private.channel:
+            private.beacon.close()
+        private.comm.Free()
 
 
 def known_private(comm: object) -> Private | None:

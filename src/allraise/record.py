@@ -36,6 +36,11 @@ from typing import Any, Final, NamedTuple
 WIRE_VERSION: Final = 1
 
 
+# Kinds of records: what failed, and what only stopped because of that.
+FAILURE: Final = "failure"
+INTERRUPTED: Final = "interrupted"
+
+
 class WireError(ValueError):
     """Bytes that are not a record of this version."""
 

@@ -31,7 +31,6 @@ Its traps, each met in stress runs on Open MPI 5.0.11:
 from __future__ import annotations
 
 import functools
-from array import array
 from typing import TYPE_CHECKING, Any
 
 from allraise.channel import Channel
@@ -78,19 +77,35 @@ def is_active() -> bool:
     return False
 
 
-def make_channel(
-    private: MPI.Intracomm, interruption: Interruption
-) -> Channel | RevokeChannel:
-    """Make the channel that works here. Collective over `private`.
+def make_channels(
+    private: MPI.Intracomm,
+    lane: MPI.Intracomm,
+    ident: int,
+    interruption: Interruption,
+    *,
+    revokes: bool,
+) -> tuple[Channel | RevokeChannel, Channel]:
+    """Make the channel that works here, and the one by messages.
 
-    Two ``Allreduce`` and a ``Dup``. All ranks choose alike.
+    Collective over `private` where it revokes, else not collective.
+
+    Args:
+        private: this library's own communicator.
+        lane: a duplicate for the users of ``g.comm``.
+        ident: names the lane, the same on all ranks.
+        interruption: makes the exception that a woken rank raises.
+        revokes: whether `is_active` on all ranks.
+
+    Returns:
+        The channel of the lane, and one that can be waited for together with an
+        operation on another communicator: the same one, unless a revoke wakes.
     """
-    from mpi4py import MPI
-
-    # Ranks may have been launched unlike; messages work everywhere.
-    on_all = array("i", [0])
-    private.Allreduce(array("i", [is_active()]), on_all, MPI.MIN)
-    return (RevokeChannel if on_all[0] else Channel)(private, interruption)
+    if not revokes:
+        channel = Channel(private, lane, ident, interruption)
+        return channel, channel
+    # Its gates are never used; it needs a number of its own all the same.
+    beacon = Channel(private, None, ident ^ 1, interruption)
+    return RevokeChannel(private, lane, ident, interruption), beacon
 
 
 class RevokeChannel(Lane):
@@ -104,9 +119,18 @@ class RevokeChannel(Lane):
     needs_relay = False
     _adopted: list[tuple[MPI.Intracomm, MPI.Intracomm]]  # with mpi4py's below
 
-    def __init__(self, private: MPI.Intracomm, interruption: Interruption) -> None:
+    def __init__(
+        self,
+        private: MPI.Intracomm,
+        lane: MPI.Intracomm,
+        ident: int,
+        interruption: Interruption,
+    ) -> None:
         self.enclosing: tuple[RevokeChannel, ...] = ()
-        super().__init__(private, interruption)
+        super().__init__(private, lane, ident, interruption)
+        self.adopt(lane)
+        # Nobody may revoke it before all have left the Dup that made it.
+        private.Barrier()
 
     def make_lane(self, ident: int) -> None:
         """Make a lane. Collective over `private`."""
@@ -209,6 +233,9 @@ class RevokeChannel(Lane):
     ) -> None:
         """Do nothing but look: the collective itself can be woken."""
         self.raise_if_failed(operation)
+
+    def hear(self) -> None:
+        """Do nothing: a revoke is not told, it is found. Not collective."""
 
     def poll(self, operation: str) -> None:
         """Look once whether a peer has failed, and raise if so."""

@@ -22,8 +22,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.exceptions import CheckpointException
 from allraise.private import VECTOR_LENGTH
+from allraise.signals import signals_held_back
 
 if TYPE_CHECKING:
+    from mpi4py import MPI
+
     from allraise.private import Private, Region
 
 _PACK_INTO: Final = struct.Struct(f"={VECTOR_LENGTH}q").pack_into
@@ -122,6 +125,8 @@ def reduce_vector(
     place -= depth << _PLACE_BITS
     mine, total = private.mine, private.total
     interruption = None
+    if private.watched or (private.beacon is not None and private.beacon.needs_relay):
+        return _reduce_watching(private, exc, place, digest, refused=refused)
     while True:
         severity = token = 0
         if exc is not None:
@@ -146,6 +151,49 @@ def reduce_vector(
                 continue
             interruption = error
         return exc, interruption
+
+
+def _reduce_watching(
+    private: Private,
+    exc: BaseException | None,
+    place: int,
+    digest: int,
+    *,
+    refused: bool,
+) -> tuple[BaseException | None, BaseException | None]:
+    """Do the reduction as one that other messages can end, or be passed on in.
+
+    Collective over comm.
+
+    Raises:
+        PeerFailure: A region on a communicator around this one has failed.
+    """
+    mine, total = private.mine, private.total
+
+    def start() -> MPI.Request:
+        request: MPI.Request = private.comm.Iallreduce(mine, total, private.op)
+        return request
+
+    late = None
+    try:
+        # It takes several calls, and must be started once.
+        with signals_held_back():
+            severity = token = 0
+            if exc is not None:
+                severity, token = severity_of(exc), token_of(private, exc)
+            _PACK_INTO(
+                mine, 0, severity, -refused, place, digest, -digest, token, -token
+            )
+            total[0] = _PENDING
+            if private.watched:
+                private.beacon.pass_gate(start, private.gates, "an agreement")
+            else:
+                private.beacon.relay_until(start())
+    except BaseException as error:
+        if total[0] == _PENDING:
+            raise
+        late = error  # from a signal handler, when all was done
+    return exc, late
 
 
 def read_verdict(private: Private) -> Verdict:

@@ -39,10 +39,16 @@ class Waits(Lane):
 
     listen: MPI.Prequest  # completes when a peer has something to tell
 
-    def __init__(self, private: MPI.Intracomm, interruption: Interruption) -> None:
+    def __init__(
+        self,
+        private: MPI.Intracomm,
+        lane: MPI.Intracomm | None,
+        ident: int,
+        interruption: Interruption,
+    ) -> None:
         from mpi4py import MPI
 
-        super().__init__(private, interruption)
+        super().__init__(private, lane, ident, interruption)
         self.announced = Announced()
         #: channels of enclosing guards whose group contains this one's, inner first
         self.enclosing: tuple[Waits, ...] = ()
@@ -183,11 +189,15 @@ class Waits(Lane):
             return exc
         return None
 
+    def hear(self) -> None:
+        """Take in what peers have told so far. Not collective, never waits."""
+        while self.listen.Test():
+            self.read()
+
     def poll(self, operation: str) -> None:
         """Look once whether a peer has failed, and raise if so."""
         for channel in (self, *self.enclosing):
-            if channel.listen.Test():
-                channel.read()
+            channel.hear()
         self.raise_if_failed(operation)
 
     def relay_until(self, request: MPI.Request) -> None:

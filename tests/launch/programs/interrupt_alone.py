@@ -121,6 +121,6 @@ for i in range(100):
         assert (lane == regions.channel.lane) == (not i % 2 or P == 1), i
 exc, n_failed = regions.run(lambda c: c.barrier())
 assert (exc, n_failed) == (None, 0)
-regions.channel.close()
+regions.comm.Free()
 if ME == 0:
     print("ok", flush=True)

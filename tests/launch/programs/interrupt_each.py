@@ -196,7 +196,7 @@ for name, operation in GROUPS[sys.argv[1]].items():
     right = Fault if ME in FAILING else Interrupted
     if type(exc) is not right:
         print(f"WRONG {name} on rank {ME}: {exc!r}", flush=True)
-    elif right is Interrupted and exc.args[0] not in (*FAILING, -1):
+    elif right is Interrupted and exc.rank not in (*FAILING, None):
         print(f"WRONG {name} on rank {ME}: blames {exc!r}", flush=True)
     slowest = WORLD.allreduce(took, MPI.MAX)
     if ME == 0:

@@ -2,7 +2,9 @@
 
 import numpy as np
 from mpi4py import MPI
-from standin import Fault, Interrupted, Regions
+from standin import Fault
+
+import allraise
 
 WORLD = MPI.COMM_WORLD
 P, ME = WORLD.size, WORLD.rank
@@ -17,29 +19,28 @@ for bad in range(P):
         lambda c: c.allreduce(1),
         lambda c: c.Irecv(np.ones(1), partner).Wait(),
     ):
-        outer, inner = Regions(WORLD), Regions(half)
-        inner.channel.enclosing = (outer.channel,)
         exc = None
-        from allraise.interruptible import communicator
-
         try:
-            communicator(outer.channel).barrier()
-            if bad == ME:
-                raise Fault
-            h = communicator(inner.channel)
-            if half.rank == 0:
-                communicator(outer.channel).recv(source=bad)
-            in_inner(h)
-            if bad % 2 != ME % 2:
-                communicator(outer.channel).recv(source=bad)
-        except (Fault, Interrupted) as error:
-            exc = error
-        outer.channel.announce([inner.channel])
-        if not isinstance(exc, Fault if bad == ME else Interrupted):
+            with allraise.guard(WORLD, "outer") as g:
+                g.comm.barrier()
+                try:
+                    if bad == ME:
+                        raise Fault
+                    with allraise.guard(half, "inner") as h:
+                        if half.rank == 0:
+                            g.comm.recv(source=bad)
+                        in_inner(h.comm)
+                    if bad % 2 != ME % 2:
+                        g.comm.recv(source=bad)
+                except BaseException as error:
+                    exc = error
+                    raise
+        except allraise.CheckpointException as outcome:
+            if outcome.ranks != (bad,):
+                print(f"WRONG ranks on rank {ME}: {outcome}", flush=True)
+        if not isinstance(exc, Fault if bad == ME else allraise.PeerFailure):
             print(f"WRONG on rank {ME}: {exc!r}", flush=True)
-        WORLD.Barrier()
-        outer.channel.drain()
-        inner.channel.abandon()
-        assert outer.run(lambda c: c.allreduce(1)) == (None, 0)
+        with allraise.guard(WORLD, "after") as g:
+            assert g.comm.allreduce(1) == P
 if ME == 0:
     print("ok", flush=True)

@@ -1,19 +1,14 @@
-"""A guard of the smallest kind, to test waking without the rest of allraise."""
+"""Run blocks in a guard, and tell how they ended on this rank."""
 
 import os
-from array import array
 
-from mpi4py import MPI
-
+import allraise
 from allraise import channel
-from allraise.interruptible import communicator
-from allraise.ulfm import make_channel
+from allraise.creation import private_of
 
 channel.DIRECT_LIMIT = int(os.environ.get("STANDIN_DIRECT_LIMIT", "64"))
 
-
-class Interrupted(Exception):
-    pass
+Interrupted = allraise.PeerFailure
 
 
 class Fault(Exception):
@@ -22,23 +17,23 @@ class Fault(Exception):
 
 class Regions:
     def __init__(self, comm):
-        self.private = comm.Dup()
-        self.channel = make_channel(self.private, Interrupted)
+        self.comm = comm.Dup()
+        self.private = private_of(self.comm)
+
+    @property
+    def channel(self):
+        return self.private.channel
 
     def run(self, block):
-        """Run block(g.comm) on all ranks; return own exception, number of failed."""
+        """Run block(g.comm) on all ranks; return own exception, number of stopped."""
         exc = None
         try:
-            block(communicator(self.channel))
-        except BaseException as error:
-            exc = error
-            self.channel.announce()
-        mine, n_failed = array("i", [exc is not None]), array("i", [0])
-        if self.channel.needs_relay:
-            request = self.private.Iallreduce(mine, n_failed, MPI.SUM)
-            self.channel.relay_until(request)
-        else:
-            self.private.Allreduce(mine, n_failed, MPI.SUM)
-        if n_failed[0]:
-            self.channel.drain()
-        return exc, n_failed[0]
+            with allraise.guard(self.comm, everywhere=True) as g:
+                try:
+                    block(g.comm)
+                except BaseException as error:
+                    exc = error
+                    raise
+        except allraise.CheckpointException as outcome:
+            return exc, len(outcome.bundle.ranks)
+        return exc, 0

@@ -1,0 +1,201 @@
+"""Making the private communicator, at the first use of the user's.
+
+Owns the one expensive moment: two duplicates of the user's communicator, one for
+our traffic and one that ``g.comm`` runs on, and the error channel on the former.
+
+Within an open region on a communicator A around this one, B, a rank may fail
+before it comes here, and ``Dup`` cannot be interrupted, nor begun and given up: it
+would leave B, which is the user's, out of step for ever. So B's members first meet
+by small messages on A's private communicator, which is ours, twice::
+
+    first meeting    given up when A has failed. Who gets through knows that every
+                     member has come, so knows that B is being made.
+    second meeting   a numbered gate (see `gates`): given up only if a member
+                     announced that it gave up the first. Who gets through knows
+                     that every member gets through.
+    Dup              of B, by all
+
+Either meeting costs log2 P messages a rank.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from allraise.exceptions import PeerFailure
+from allraise.gates import Gates, new_ident
+from allraise.lane import LEAKED, UNKNOWN
+from allraise.nesting import enclosing, within
+from allraise.private import Private, known_private, register
+from allraise.ulfm import is_active, make_channels
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from allraise.channel import Channel
+
+_IDENT_BITS: Final = 62
+
+# On the private communicator, beside the error channel's and the tree's.
+TAG_MEETING: Final = 2000
+N_TAGS: Final = 30_000  # any MPI has tags up to 32767
+
+_OPERATION: Final = "the first use of a communicator"
+
+_made: Counter[tuple[bytes, bytes]] = Counter()
+
+
+def private_of(comm: MPI.Intracomm) -> Private:
+    """Return this rank's side of the protocol on a communicator.
+
+    Collective over comm at the first use on this communicator, not collective
+    afterwards.
+
+    Args:
+        comm: As `resolve_comm` returned it.
+
+    Raises:
+        PeerFailure: A region on a communicator around this one has failed.
+    """
+    known = known_private(comm)
+    return _create(comm) if known is None else known
+
+
+def _create(comm: MPI.Intracomm) -> Private:
+    from mpi4py import MPI
+
+    rank, size = comm.Get_rank(), comm.Get_size()
+    if size == 1:
+        private = Private(None, rank, size, MPI.MAX)
+        register(comm, private)
+        return private
+    group = comm.Get_group()
+    around = enclosing(group)
+    if around:
+        _meet(group, rank, around)
+    # The interruptible communicator of a region is not to wait at gates here.
+    plain = getattr(comm, "plain", comm)
+    duplicate = plain.Dup()
+    duplicate.Set_name("allraise")
+    # An error in our own traffic is an exception, whatever handler the user's
+    # communicator has (a duplicate inherits it).
+    duplicate.Set_errhandler(MPI.ERRORS_RETURN)
+    lane = plain.Dup()
+    lane.Set_name("allraise g.comm")
+    lane.Set_errhandler(MPI.ERRORS_RETURN)
+    mine = array("q", [-is_active(), new_ident(), new_ident()])
+    most = array("q", bytes(8 * len(mine)))
+    duplicate.Allreduce(mine, most, MPI.MAX)
+    private = Private(duplicate, rank, size, MPI.MAX)
+    private.group, private.gates = group, Gates(most[1])
+    private.channel, private.beacon = make_channels(
+        duplicate, lane, most[2], _interruption, revokes=most[0] < 0
+    )
+    private.beacon.gates_within = lambda: _gates_within(private)
+    register(comm, private)
+    return private
+
+
+def _meet(group: MPI.Group, rank: int, around: list[Private]) -> None:
+    """Come together with the members of a group, unless a region around fails.
+
+    Collective over the group.
+
+    Raises:
+        PeerFailure: One has failed.
+    """
+    from mpi4py import MPI
+
+    outer = around[0]
+    beacons: list[Channel] = [side.beacon for side in around]
+    ranks = MPI.Group.Translate_ranks(group, None, outer.group)
+    ident = _ident_of(array("q", ranks).tobytes(), outer)
+    gates = Gates(ident)
+    for beacon in beacons:
+        beacon.pending.append(gates)
+    try:
+        _exchange(outer, ranks, rank, beacons, gates)
+        gates.entered = 1
+        _exchange(outer, ranks, rank, beacons, gates)
+    finally:
+        for beacon in beacons:
+            beacon.pending.remove(gates)
+
+
+def _ident_of(name: bytes, outer: Private) -> int:
+    """Return a number for a communicator that is being made.
+
+    Not collective: every member makes the same one of the group and of how many
+    were made of it since the region around last failed.
+    """
+    generation = b"%d %d" % (outer.gates.ident if outer.gates else 0, outer.n_failed)
+    _made[name, generation] += 1
+    text = name + generation + b" %d" % _made[name, generation]
+    digest = hashlib.blake2b(text, digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> (64 - _IDENT_BITS)
+
+
+def _exchange(
+    outer: Private,
+    ranks: list[int],
+    rank: int,
+    beacons: list[Channel],
+    gates: Gates,
+) -> None:
+    """Send to, and hear from, the ranks at distance 1, 2, 4, ...
+
+    Collective over the ranks: the dissemination barrier of Hensgen, Finkel and
+    Manber (1988).
+
+    Raises:
+        PeerFailure: A region around has failed, and the gate, if any, is closed.
+    """
+    from mpi4py import MPI
+
+    first = not gates.entered
+    tag = TAG_MEETING + gates.ident % N_TAGS
+    distance = 1
+    while distance < len(ranks):
+        word = bytearray(1)
+        source = ranks[(rank - distance) % len(ranks)]
+        target = ranks[(rank + distance) % len(ranks)]
+        request = outer.comm.Irecv(word, source, tag)
+        send = outer.comm.Isend(b"\0", target, tag)
+        if not send.Test():
+            LEAKED.append(send)
+        watched = [request, *(beacon.listen for beacon in beacons)]
+        while True:
+            failed = [beacon for beacon in beacons if beacon.failed]
+            closed = first or any(b.announced.closes(gates) for b in beacons)
+            if failed and closed:
+                # Small enough never to arrive late, and tagged for this alone.
+                request.Cancel()
+                request.Wait()
+                failed[-1].announce()  # that this rank will not be there
+                raise failed[-1].interruption(failed[-1].failed_rank, _OPERATION)
+            place = MPI.Request.Waitany(watched)
+            if place == 0:
+                break
+            beacons[place - 1].read()
+        distance *= 2
+
+
+def _gates_within(private: Private) -> list[Gates]:
+    """Return the gates that a failure of this communicator closes."""
+    return [
+        gates
+        for side in within(private)
+        for gates in (side.gates, *side.beacon.gates)
+        if gates is not None
+    ]
+
+
+def _interruption(rank: int, operation: str) -> PeerFailure:
+    who = "a peer" if rank == UNKNOWN else f"rank {rank}"
+    woken = PeerFailure(f"{who} has failed, so {operation} was given up")
+    woken.rank = None if rank == UNKNOWN else rank
+    woken.operation = operation
+    return woken

@@ -1,0 +1,114 @@
+"""Regions on different communicators, open within each other.
+
+Owns what a rank knows of its open regions across communicators: which failure
+must wake it where, and what is given up together. A region on B within a region
+on A, where B's group lies within A's::
+
+    rank 1 fails in A before it reaches B    beacon of A -----> ranks 0, 2
+    ranks 0, 2 wait in B's agreement         given up: rank 1 will never come
+    all meet in A's agreement                everything within A is given up
+
+**An agreement on B is a numbered gate** (see `gates`) for A: a rank that hears of
+A's failure leaves B's agreement only if a member of B announced that it entered
+fewer of them. Otherwise all have entered or will, and it ends. So B's agreement
+ends on all its members or on none, and the collectives that follow a failed one
+need no watching.
+
+**When A has failed**, every rank forgets its private communicators whose group
+lies within A's, except A's own: a rule that each rank can apply alone and that
+all apply alike. The next guard on B makes a new one.
+
+Where B reaches outside of A, B's other members know nothing of A: its agreement
+is not woken by A's failure and comes first.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from allraise.private import Private, forget, registered
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+class _Open(threading.local):
+    """The open regions of this thread, innermost last."""
+
+    def __init__(self) -> None:
+        # The side of each, and what was watched on it before.
+        self.regions: list[tuple[Private, tuple[Private, ...]]] = []
+
+
+_OPEN = _Open()
+
+
+def open_region(private: Private) -> None:
+    """Note that a region opens, and what it has to watch. Not collective."""
+    regions = _OPEN.regions
+    regions.append((private, private.watched))
+    if len(regions) > 1 and regions[-2][0] is not private:
+        _watch(private, tuple(enclosing(private.group, private)))
+
+
+def close_region(private: Private) -> None:
+    """Note that the innermost region closes. Not collective."""
+    _, before = _OPEN.regions.pop()
+    if before is not private.watched:
+        _watch(private, before)
+
+
+def _watch(private: Private, around: tuple[Private, ...]) -> None:
+    private.watched = around
+    if private.channel is not None:
+        private.beacon.enclosing = tuple(side.beacon for side in around)
+        private.channel.enclosing = tuple(side.channel for side in around)
+
+
+def enclosing(group: MPI.Group | None, private: Private | None = None) -> list[Private]:
+    """Return the sides of the open regions that contain a group, innermost first.
+
+    Not collective.
+
+    Args:
+        group: Of the communicator in question.
+        private: Its side, which does not enclose itself.
+    """
+    found: list[Private] = []
+    for side, _ in reversed(_OPEN.regions):
+        if side is not private and side not in found and _contains(side, group):
+            found.append(side)
+    return found
+
+
+def within(private: Private) -> list[Private]:
+    """Return the other sides whose group lies within this one's. Not collective."""
+    return [
+        side
+        for side in registered()
+        if side is not private and side.size > 1 and _contains(private, side.group)
+    ]
+
+
+def give_up_within(private: Private) -> None:
+    """Forget what lies within a communicator that has failed. Not collective.
+
+    All its ranks call this alike, after the agreement.
+    """
+    for side in within(private):
+        forget(side)
+        side.channel.abandon()
+        if side.beacon is not side.channel:
+            side.beacon.abandon()
+
+
+def _contains(outer: Private, group: MPI.Group | None) -> bool:
+    if outer.group is None or group is None or outer.beacon is None:
+        return False
+    from mpi4py import MPI
+
+    common = MPI.Group.Intersection(group, outer.group)
+    n_common = common.Get_size()
+    common.Free()
+    return bool(n_common == group.Get_size())

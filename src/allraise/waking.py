@@ -1,0 +1,78 @@
+"""When peers are woken, and when the traces of that are cleared away.
+
+Owns the calls into the error channel that the protocol makes. Knows nothing of
+reports.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from allraise.nesting import give_up_within, within
+
+if TYPE_CHECKING:
+    from allraise.private import Private
+
+
+def announce(private: Private) -> None:
+    """Wake the peers that wait for this rank in a region that has failed.
+
+    Not collective, never waits. Never raises: this is between ``except`` and
+    the agreement, which every rank comes to that is not blocked elsewhere.
+    """
+    if private.channel is None:
+        return
+    try:
+        for channel in _channels(private):
+            # Who has heard of a failure has nothing to add, most often.
+            channel.hear()
+            channel.announce([side.channel for side in within(private)])
+    except Exception as error:
+        # MPI's. The report matters more, and those who are not woken have their
+        # deadline.
+        if type(error).__module__ != "mpi4py.MPI":
+            raise
+
+
+def _channels(private: Private) -> list[Any]:
+    """Return the channel, and the one by messages where that is another."""
+    if private.beacon is private.channel:
+        return [private.channel]
+    return [private.channel, private.beacon]
+
+
+def look_outside(private: Private) -> None:
+    """Raise if a region around this one, on another communicator, has failed.
+
+    Not collective.
+
+    Raises:
+        PeerFailure: It has.
+    """
+    for side in reversed(private.watched):
+        side.beacon.hear()
+        if side.beacon.failed:
+            operation = "a region within its own"
+            raise side.beacon.interruption(side.beacon.failed_rank, operation)
+
+
+def tell_outside(private: Private) -> None:
+    """Tell the ranks around that this one enters no further gate here.
+
+    Not collective.
+    """
+    for side in private.watched:
+        if side.beacon.failed:
+            side.beacon.announce()
+
+
+def clear(private: Private) -> None:
+    """Receive what is still under way, and forget what lay within.
+
+    Collective over comm, right after an agreement that a rank has failed.
+    """
+    if private.channel is None:
+        return
+    for channel in _channels(private):
+        channel.drain()
+    give_up_within(private)
