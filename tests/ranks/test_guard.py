@@ -236,7 +236,7 @@ def test_an_exception_that_was_never_raised_can_be_agreed_on(comm):
 def test_one_rank_communicates_nothing():
     from mpi4py import MPI
 
-    from allraise.private import private_of
+    from allraise.creation import private_of
 
     alone = MPI.COMM_SELF.Dup()
     with guard(alone, "alone"):

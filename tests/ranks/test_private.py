@@ -7,7 +7,7 @@ from mpi4py import MPI
 
 import allraise
 from allraise import guard
-from allraise.private import private_of
+from allraise.creation import private_of
 from ranks.outcomes import fail_if, outcome_of
 
 pytestmark = pytest.mark.mpi

@@ -11,12 +11,12 @@ import pytest
 
 from allraise.census import TOKEN_CHARS, Address, Door, ask, ask_many
 from allraise.stall import StallTimer, read_stacks
-from allraise.watchdog import NEVER, Watchdog
+from allraise.watchdog import NEVER, Watch, Watchdog
 
 LIMIT_S = 60  # what a busy machine may take
 
 
-class Watch:
+class Counted(Watch):
     def __init__(self, due, then=NEVER):
         self.due = due
         self.then = then
@@ -58,7 +58,7 @@ def test_no_thread_runs_before_something_is_watched(watchdog):
 
 
 def test_what_is_due_happens_in_the_helper_thread(watchdog):
-    watch = Watch(time.monotonic() + 0.01)
+    watch = Counted(time.monotonic() + 0.01)
     watchdog.add(watch)
     assert watch.happened.wait(LIMIT_S)
     assert watch.thread is watchdog.thread
@@ -66,7 +66,7 @@ def test_what_is_due_happens_in_the_helper_thread(watchdog):
 
 
 def test_what_is_removed_does_not_happen(watchdog):
-    early, late = Watch(time.monotonic() + 0.2), Watch(time.monotonic() + 0.4)
+    early, late = Counted(time.monotonic() + 0.2), Counted(time.monotonic() + 0.4)
     watchdog.add(early)
     watchdog.add(late)
     watchdog.remove(early)
@@ -75,8 +75,8 @@ def test_what_is_removed_does_not_happen(watchdog):
 
 
 def test_an_earlier_one_wakes_the_thread_from_a_longer_sleep(watchdog):
-    watchdog.add(Watch(time.monotonic() + 1000))
-    watch = Watch(time.monotonic() + 0.01)
+    watchdog.add(Counted(time.monotonic() + 1000))
+    watch = Counted(time.monotonic() + 0.01)
     watchdog.add(watch)
     assert watch.happened.wait(LIMIT_S)
 
@@ -84,34 +84,34 @@ def test_an_earlier_one_wakes_the_thread_from_a_longer_sleep(watchdog):
 def test_a_later_one_does_not_wake_the_thread(watchdog):
     """It is looked at when the thread wakes anyway."""
     watchdog.stall = stall = Stall()
-    watchdog.add(Watch(time.monotonic() + 500))
+    watchdog.add(Counted(time.monotonic() + 500))
     assert stall.asleep.wait(LIMIT_S)
     while watchdog._wakes_at == NEVER:  # it is about to sleep
         os.sched_yield()
     n_moved = len(stall.moved)
     for _ in range(1000):
-        watch = Watch(time.monotonic() + 1000)
+        watch = Counted(time.monotonic() + 1000)
         watchdog.add(watch)
         watchdog.remove(watch)
     assert len(stall.moved) == n_moved
 
 
 def test_it_is_due_again_when_it_says(watchdog):
-    watch = Watch(time.monotonic(), then=time.monotonic() + 0.05)
+    watch = Counted(time.monotonic(), then=time.monotonic() + 0.05)
     watchdog.add(watch)
-    other = Watch(time.monotonic() + 0.1)
+    other = Counted(time.monotonic() + 0.1)
     watchdog.add(other)
     assert other.happened.wait(LIMIT_S)
     assert watch.count >= 2
 
 
 def test_an_error_in_one_is_told_and_the_others_go_on(watchdog, capfd):
-    class Bad(Watch):
+    class Bad(Counted):
         def on_due(self):
             raise OSError("no threads left")
 
     watchdog.add(Bad(time.monotonic()))
-    watch = Watch(time.monotonic() + 0.05)
+    watch = Counted(time.monotonic() + 0.05)
     watchdog.add(watch)
     assert watch.happened.wait(LIMIT_S)
     assert "OSError in the helper thread: no threads left" in capfd.readouterr().err
@@ -119,12 +119,12 @@ def test_an_error_in_one_is_told_and_the_others_go_on(watchdog, capfd):
 
 def test_the_timer_is_set_behind_every_awakening(watchdog):
     """By the thread that adds, for it may never let the helper run."""
-    watchdog.add(Watch(time.monotonic() + 1000))
+    watchdog.add(Counted(time.monotonic() + 1000))
     stall = Stall()
     watchdog.attach(stall)
     assert stall.moved
     due = time.monotonic() + 500
-    watchdog.add(Watch(due))
+    watchdog.add(Counted(due))
     assert any(due < when < due + 10 for when in stall.moved)
 
 

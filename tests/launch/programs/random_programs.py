@@ -15,7 +15,7 @@ from mpi4py import MPI
 
 import spmd
 from allraise import gathering
-from allraise.private import private_of
+from allraise.creation import private_of
 
 if sys.argv[3:] == ["tree"]:
     gathering.MAX_GATHERED_RANKS = 1
