@@ -34,7 +34,8 @@ def wrap_exception(exc: BaseException) -> WrappedException:
     if not isinstance(given, BaseException):
         msg = f"wrap_exception() takes an exception, got {type(given).__name__}"
         raise TypeError(msg)
-    summary = extract_tb(exc.__traceback__)
+    # As `BaseException` has it: a class may have a property of that name.
+    summary = extract_tb(BaseException.__dict__["__traceback__"].__get__(exc))
     for frame in summary:
         # Python 3.13.3 and later keep the code object, which does not pickle.
         if getattr(frame, "_code", None) is not None:
