@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from allraise.agreement import enter, leave
 from allraise.arguments import check_arguments, checked_before, locate
-from allraise.deadline import close_timed, open_timed
 from allraise.exceptions import CheckpointException
 from allraise.interruptible import communicator
-from allraise.peers import TimedRegion
 from allraise.private import resolve_comm
 from allraise.verdict import place_of
 
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mpi4py import MPI
-
-    from allraise.private import Private
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -76,8 +72,9 @@ class guard:  # noqa: N801 reads as the block it is
         everywhere: bool = False,
         timeout: float | None = None,
     ) -> None:
-        # One for each entry that has not ended: a decorated function recurses.
-        self._entered: list[Private | TimedRegion] = []
+        # One for each entry that has not ended: a decorated function recurses. A
+        # `Private`, or with a time limit a `TimedRegion`.
+        self._entered: list[Any] = []
         self._timeout = timeout
         self._step = step
         self._comm = comm
@@ -89,6 +86,11 @@ class guard:  # noqa: N801 reads as the block it is
             )
             self._place = place_of(arguments.root, everywhere=everywhere)
             self._timeout = arguments.timeout
+        if self._timeout is not None:
+            # Here, because few programs need it, and an import takes its time.
+            from allraise import deadline
+
+            self._deadline = deadline
 
     def __enter__(self) -> Self:
         private = self._private
@@ -98,7 +100,9 @@ class guard:  # noqa: N801 reads as the block it is
             enter(private, self._step)
             self._entered.append(private)
         else:
-            region = open_timed(private, self._step, self._timeout, self._place)
+            region = self._deadline.open_timed(
+                private, self._step, self._timeout, self._place
+            )
             self._entered.append(region)
         return self
 
@@ -109,10 +113,10 @@ class guard:  # noqa: N801 reads as the block it is
         _traceback: TracebackType | None,
     ) -> None:
         entered = self._entered.pop()
-        if isinstance(entered, TimedRegion):
-            outcome = close_timed(entered, exc, self._place)
-        else:
+        if self._timeout is None:
             outcome = leave(entered, exc, self._place)
+        else:
+            outcome = self._deadline.close_timed(entered, exc, self._place)
         # Where the outcome is what was raised, that goes on as it is.
         if outcome is not None and outcome is not exc:
             raise outcome
@@ -132,7 +136,7 @@ class guard:  # noqa: N801 reads as the block it is
             msg = "g.comm is there only inside the block of the guard"
             raise RuntimeError(msg)
         entered = self._entered[-1]
-        private = entered.private if isinstance(entered, TimedRegion) else entered
+        private = entered if self._timeout is None else entered.private
         if private.channel is None:  # one rank: nobody to wait for
             return resolve_comm(self._comm)
         return communicator(private.channel)
@@ -220,13 +224,15 @@ def collect(
         if timeout is None:
             enter(private, step)
         else:
-            region = open_timed(private, step, timeout, place)
+            from allraise import deadline
+
+            region = deadline.open_timed(private, step, timeout, place)
     except CheckpointException as due:
         return due
     if timeout is None:
         outcome = leave(private, exc, place)
     else:
-        outcome = close_timed(region, exc, place)
+        outcome = deadline.close_timed(region, exc, place)
     if outcome is None or isinstance(outcome, CheckpointException):
         return outcome
     raise outcome

@@ -12,9 +12,8 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from traceback import extract_stack
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from allraise.bodies import dump_exception
 from allraise.bundle import Bundle
@@ -42,8 +41,7 @@ MAX_THREADS: Final = 8
 ARRIVED: Final = ("arrived", "failed")
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(NamedTuple):
     """The region whose deadline passed, and how many ranks it is about."""
 
     step: str

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from allraise.hang import failure_answer, where_it_stands
 from allraise.record import load_plain
-from allraise.watchdog import NEVER, Watchdog
+from allraise.watchdog import Watch, Watchdog
 
 if TYPE_CHECKING:
     from allraise.census import Address, Message
@@ -29,7 +29,7 @@ Ident = tuple[int, ...]
 WATCHDOG: Final = Watchdog()
 
 
-class TimedRegion:
+class TimedRegion(Watch):
     """One region that has a time limit, on one rank.
 
     Attributes:
@@ -41,7 +41,6 @@ class TimedRegion:
 
     __slots__ = (
         "arrived",
-        "due",
         "ends_at",
         "exc",
         "ident",
@@ -62,10 +61,6 @@ class TimedRegion:
         self.arrived = False
         self.exc: BaseException | None = None
         self.thread = threading.get_ident()
-
-    def on_due(self) -> float:
-        """Do nothing; what a time limit means is told by a subclass."""
-        return NEVER
 
     def is_open(self) -> bool:
         """Whether it has not ended since."""

@@ -22,10 +22,12 @@ import select
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from allraise.stall import StallTimer
 
 NEVER: Final = float("inf")
 
@@ -36,25 +38,15 @@ STALL_S: Final = 0.5
 THREAD_NAME: Final = "allraise deadline"
 
 
-class Watch(Protocol):
+class Watch:
     """What is watched: ``due`` on the clock of `time.monotonic`."""
 
+    __slots__ = ("due",)
     due: float
 
     def on_due(self) -> float:
         """Act, in the helper thread, without waiting; return the next time due."""
-
-
-class Stall(Protocol):
-    """What is told when the thread means to be awake; see `stall.StallTimer`."""
-
-    fd: int
-
-    def move(self, when: float) -> None:
-        """Go off at this time."""
-
-    def clear(self) -> None:
-        """Forget what happened before."""
+        return NEVER
 
 
 class Watchdog:
@@ -67,7 +59,7 @@ class Watchdog:
         self._wakes_at = NEVER
         self._sources: dict[int, Callable[[], None]] = {}
         self._wake_w = -1
-        self.stall: Stall | None = None
+        self.stall: StallTimer | None = None
         self.thread: threading.Thread | None = None
 
     def add(self, watch: Watch) -> None:
@@ -90,7 +82,7 @@ class Watchdog:
         self._sources[descriptor] = function
         self._wake(NEVER)
 
-    def attach(self, stall: Stall) -> None:
+    def attach(self, stall: StallTimer) -> None:
         """Tell it from now on when the thread means to be awake."""
         self.stall = stall
         self._wake(self._earliest())
