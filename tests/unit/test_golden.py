@@ -116,7 +116,6 @@ def test_carets_count_bytes_as_python_does():
         "statement_on_many_lines",
         "coroutine",
         "real_syntax_error",
-        "real_name_error",
         "real_attribute_error",
         "event_loop",
     ],
