@@ -22,6 +22,7 @@ between swallowed it. Without this rule one in four random programs deadlocks.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from allraise.bundle import Bundle
@@ -144,6 +145,7 @@ def _look_around(private: Private, exc: BaseException | None) -> None:
         if private.watched:
             look_outside(private)
         if exc is not None:
+            private.failed_at = time.monotonic()
             announce(private)
 
 
@@ -162,7 +164,9 @@ def _fail_alone(private: Private, exc: BaseException) -> BaseException:
     if token_of(private, exc):
         return exc
     private.n_failed += 1
+    private.met_at = private.failed_at = time.monotonic()
     own, live = _contribution(private, exc, 0)
+    own.settle_ages(time.time())
     bundle = own if own.ranks else _brief(private, exc)
     agreed = Agreed(private.n_failed, private, 0)
     return _outcome(_step_of(private.steps[-1]), bundle, severity_of(exc), live, agreed)
@@ -175,6 +179,9 @@ def _fail(
 
     Collective over comm.
     """
+    # All ranks leave the reduction within microseconds, whatever their clocks
+    # say. So failures are dated by how long before that they were.
+    private.met_at = time.monotonic()
     if verdict.severity:
         clear(private)
     if exc is not None and refused and verdict.minus_refused:
@@ -187,13 +194,13 @@ def _fail(
         return exc  # every rank carries it: it is passed on, not wrapped again
     own, live = _contribution(private, exc, verdict.token_high)
     root = verdict.root
-    gathered = gather_bundle(private, own, root)
+    gathered = _gather(private, own, root)
     step, data = _spread(private, gathered, verdict)
     if not data:
         # Nobody who passed a failure on had failed: what they know is all.
         if exc is not None:
             own = _brief(private, exc)
-        gathered = gather_bundle(private, own, root)
+        gathered = _gather(private, own, root)
         step, data = _spread(private, gathered, verdict)
     if private.rank == root:
         bundle, where = gathered, ""
@@ -206,6 +213,18 @@ def _fail(
     made = _outcome(step, bundle, verdict.severity, live, agreed)
     made.locate(private.size, where)
     return made
+
+
+def _gather(private: Private, own: Bundle, root: int) -> Bundle:
+    """Bring the failures together, dated on the root's clock.
+
+    Collective over comm.
+    """
+    gathered = gather_bundle(private, own, root)
+    met = time.time() - (time.monotonic() - private.met_at)
+    for bundle in (gathered, own):
+        bundle.settle_ages(met)
+    return gathered
 
 
 def _step_of(region: Region) -> str:
@@ -228,7 +247,9 @@ def _contribution(
     rank = private.rank
     agreed = exc.agreed if isinstance(exc, CheckpointException) else None
     if exc is not None and agreed is None:
-        return Bundle.of(rank, capture(exc, kind=_kind_of(exc))), exc
+        own = Bundle.of(rank, capture(exc, kind=_kind_of(exc)))
+        own.set_age(rank, private.met_at - private.failed_at)
+        return own, exc
     retold = Bundle()
     if private.last is not None and private.last[0] == newest > 0:
         retold = private.last[1].only(rank)

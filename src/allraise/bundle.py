@@ -49,6 +49,9 @@ MAX_BUNDLE_BYTES: Final = 1024 * 1024
 # Host, process and time are different on every rank, so they cannot merge.
 MAX_ORIGINS: Final = 1024
 
+# An age of nothing would read as a time: ages travel as negative times.
+TINIEST_AGE_S: Final = 1e-9
+
 # What the ranks other than the root are told of each other's failures.
 MAX_SUMMARY_VARIANTS: Final = 64
 MAX_SUMMARY_CHARS: Final = 200
@@ -121,6 +124,21 @@ class Bundle:
     def set_origin(self, rank: int, origin: Origin) -> None:
         """Take in where and when a rank failed."""
         self._origins[rank] = (origin.host, origin.pid, origin.time)
+
+    def set_age(self, rank: int, seconds: float) -> None:
+        """Say when a rank failed by how long ago that was, for `settle_ages`."""
+        host, pid, _ = self._origins.get(rank, NOWHERE)
+        self._origins[rank] = (host, pid, -max(seconds, TINIEST_AGE_S))
+
+    def settle_ages(self, now: float) -> None:
+        """Turn ages into times on the clock of this process.
+
+        Args:
+            now: Seconds since the epoch, at the moment that ages count from.
+        """
+        for rank, (host, pid, time) in self._origins.items():
+            if time < 0:
+                self._origins[rank] = (host, pid, now + time)
 
     @classmethod
     def merge(cls, bundles: Iterable[Bundle], *, capped: bool = False) -> Bundle:

@@ -54,6 +54,8 @@ class Private:
             is due there, while this rank is still deeper.
         closed: Whether the user has freed the communicator.
         n_failed: How many agreements ended in failure; every rank counts alike.
+        failed_at: When this rank last failed, on its monotonic clock.
+        met_at: When the ranks last met in an agreement that failed.
         is_finalized: Asks whether MPI is over.
         channel: What wakes those blocked on ``g.comm`` (see `channel`, `ulfm`).
         beacon: The channel by messages, the same one but under ULFM.
@@ -71,11 +73,13 @@ class Private:
         "closed",
         "comm",
         "counts",
+        "failed_at",
         "gates",
         "group",
         "handle",
         "is_finalized",
         "last",
+        "met_at",
         "mine",
         "n_failed",
         "op",
@@ -104,6 +108,7 @@ class Private:
         self.steps: list[Region] = []
         self.settled: tuple[int, BaseException] | None = None
         self.n_failed = 0
+        self.failed_at = self.met_at = 0.0
         self.last: tuple[int, Bundle] | None = None
         # Preallocated: the success path allocates nothing.
         self.mine = array("q", bytes(8 * VECTOR_LENGTH))
