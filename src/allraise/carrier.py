@@ -114,10 +114,15 @@ class FileCarrier:
         self.rank, self.size = rank, size
         self._folder = folder
         self._n_sent = 0
+        self._seen = False
 
     def send(self, dest: int, data: bytes) -> None:
         """Write a file; it appears whole or not at all."""
-        self._folder.mkdir(exist_ok=True)
+        if not self._folder.exists():
+            if self._seen:  # it was removed: the job is over
+                return
+            self._folder.mkdir(exist_ok=True)
+        self._seen = True
         name = f"to-{dest}-from-{self.rank}-{self._n_sent}"
         self._n_sent += 1
         part = self._folder / f".{name}"
@@ -131,6 +136,7 @@ class FileCarrier:
             for path in sorted(self._folder.glob(f"to-{self.rank}-from-*"), key=_order):
                 found.append((_order(path)[0], path.read_bytes()))
                 path.unlink()
+                self._seen = True
         return found
 
     def flush(self, limit_s: float) -> None:

@@ -201,7 +201,7 @@ class Collector:
         if self._signalled:
             number, name = next(iter(self._signalled.values()))[1:3]
             return 128 + number, f"the job got {name}"
-        return 1, f"ranks {RankSet(self.left)} had left, and the others waited for them"
+        return 1, f"the others waited for ranks that had left: {RankSet(self.left)}"
 
     def _merged(self) -> Bundle:
         parts: list[tuple[int, int, bytes]] = []

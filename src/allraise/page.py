@@ -111,22 +111,24 @@ def _hash(text: str) -> str:
 
 
 def _cells(report: Report, groups: list[Group]) -> str:
+    last_rank = max((g.ranks.ranges[-1][1] for g in groups), default=-1)
+    size = max(report.size or 0, last_rank + 1)
+    width = -(-size // MAX_CELLS) or 1
+    # By cell, not by rank: a file may speak of more ranks than there can be.
     owner: dict[int, int] = {}
     for number, group in enumerate(groups):
-        for rank in group.ranks:
-            owner.setdefault(rank, number)
-    size = max(report.size or 0, max(owner, default=-1) + 1)
-    width = -(-size // MAX_CELLS) or 1
+        for first, last in group.ranks.ranges:
+            for cell in range(first // width, last // width + 1):
+                owner.setdefault(cell, number)
     titles = [headline_of(group.record) for group in groups]
     cells = []
     for first in range(0, size, width):
-        ranks = range(first, min(first + width, size))
-        found = [owner[rank] for rank in ranks if rank in owner]
-        name = title_of(RankSet(ranks), None)
-        if not found:
+        last = min(first + width, size) - 1
+        number = owner.get(first // width, -1)
+        name = title_of(RankSet.from_ranges([(first, last)]), None)
+        if number < 0:
             cells.append(f'<a title="{name}: nothing known">{first}</a>')
             continue
-        number = min(found)
         origin = report.bundle.origins.get(first)
         place = f" on {origin[0]}, pid {origin[1]}" if origin and width == 1 else ""
         title = escape(sanitise(f"{name}{place}: {titles[number]}"))

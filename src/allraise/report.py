@@ -7,6 +7,7 @@ job's classes are installed.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import sys
@@ -124,6 +125,7 @@ class Report:
             "step": self.step,
             "size": self.size,
             "environment": self.environment,
+            "times": _spread_of(self.bundle),
             "failures": [
                 {
                     "ranks": [list(pair) for pair in ranks.ranges],
@@ -165,6 +167,27 @@ class Report:
         except BaseException:
             name.unlink(missing_ok=True)
             raise
+
+
+def _spread_of(bundle: Bundle) -> dict[str, Any] | None:
+    """Return when the first and the last rank failed, by their own clocks."""
+    times = [origin[2] for origin in bundle.origins.values() if origin[2]]
+    if not times:
+        return None
+    first, last = min(times), max(times)
+    return {
+        "first": _utc(first),
+        "last": _utc(last),
+        "spread_s": round(last - first, 6),
+    }
+
+
+def _utc(seconds: float) -> str:
+    try:
+        made = dt.datetime.fromtimestamp(seconds, dt.UTC)
+    except (ValueError, OverflowError, OSError):  # a file may hold any number
+        return ""
+    return made.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _link_to_dict(link: Link) -> dict[str, Any]:
@@ -209,6 +232,9 @@ def load_report(path: str | os.PathLike[str]) -> Report:
             f"{os.fspath(path)} is not a whole JSON file: {error.msg} at line "
             f"{error.lineno}, column {error.colno}"
         )
+        raise ValueError(msg) from error
+    except RecursionError as error:
+        msg = f"{os.fspath(path)} is JSON nested too deep for a report"
         raise ValueError(msg) from error
     except UnicodeDecodeError as error:
         msg = f"{os.fspath(path)} is no text: {error.reason} at byte {error.start}"

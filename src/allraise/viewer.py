@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # Of messages at one place that cannot be folded, a screenful.
 MAX_MESSAGES_SHOWN: Final = 16
 
+# Blocks of single ranks; past this many they are no longer read.
+MAX_BLOCKS_SHOWN: Final = 1024
+
 # Of one message, where a whole screen would hide the next group.
 MAX_LINE_CHARS: Final = 400
 
@@ -168,7 +171,10 @@ def show_ranks(bundle: Bundle, groups: list[Group], size: int | None) -> str:
     """
     failures = [(r, k) for ranks, k in bundle.records() for r in ranks if _failed(k)]
     failures.sort(key=lambda pair: pair[0])
-    blocks = "".join(_block(record, f"(RANK {rank})") for rank, record in failures)
+    shown = failures[:MAX_BLOCKS_SHOWN]
+    blocks = "".join(_block(record, f"(RANK {rank})") for rank, record in shown)
+    if len(failures) > len(shown):
+        blocks += f"[{len(failures) - len(shown)} more ranks: see them in groups]\n"
     others = [show_group(group, size) for group in groups if not _failed(group.record)]
     return "\n".join([blocks, *others] if blocks else others)
 

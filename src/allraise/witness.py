@@ -50,6 +50,9 @@ INTERRUPT_S: Final = 1.0
 # Leaving early must not lose the word that one has left.
 FLUSH_S: Final = 2.0
 
+# How often the collecting rank looks when there is something to collect.
+BUSY_POLL_S: Final = 0.002
+
 # Uncaught exceptions of threads that a rank keeps for a report.
 MAX_EXTRAS: Final = 16
 
@@ -108,6 +111,7 @@ class Witness(threading.Thread):
         self._collector = self._make_collector() if carrier.rank == 0 else None
         self._told: list[Message] = []
         self._running = True
+        self._over = False  # the job ends, SIGTERM is no news any more
 
     # -- for the main thread -----------------------------------------------------
 
@@ -180,11 +184,11 @@ class Witness(threading.Thread):
             self.ended.set()
 
     def _turn(self) -> None:
-        leaving = self._collector is not None and bool(self._collector.left)
+        collector = self._collector
+        busy = collector is not None and (collector.phase != "idle" or collector.left)
         with contextlib.suppress(InterruptedError):
-            select.select(
-                [self._wake_r], [], [], 0.002 if leaving else self._carrier.poll_s
-            )
+            wait_s = BUSY_POLL_S if busy else self._carrier.poll_s
+            select.select([self._wake_r], [], [], wait_s)
         with contextlib.suppress(BlockingIOError):
             for number in os.read(self._wake_r, 4096):
                 if number:
@@ -227,9 +231,9 @@ class Witness(threading.Thread):
 
     def _tell(self, message: Message) -> None:
         """Say something to the collecting rank, and remember it."""
-        flush_output()
         self._told.append(message)
         self._send(self._collecting_rank, message)
+        flush_output()
 
     def _retell(self) -> None:
         for message in self._told:
@@ -241,6 +245,7 @@ class Witness(threading.Thread):
             self.heard.set()
         elif kind == "end":
             self.code = rest[0]
+            self._over = True
             self.ended.set()
         elif kind == "abort":
             self.may_abort.set()
@@ -258,8 +263,6 @@ class Witness(threading.Thread):
         if any(message[0] == "failed" for message in self._told):
             self._retell()
             return
-        if not left:
-            flush_output()
         call = call_in_progress()
         silent_s = self._pulse.silent_s() if left else 0.0
         for_good = call is not None and _never_returns(call, RankSet.from_ranges(left))
@@ -271,6 +274,9 @@ class Witness(threading.Thread):
         data = self.own_bundle(record).encode()
         state = ("state", number, data, silent_s if call else 0.0, for_good)
         self._send(source, state)
+        if not left:
+            self._over = True
+            flush_output()
 
     def _finish(self, collector: Collector) -> None:
         """End the job, here or by a rank whose main thread may call MPI."""
@@ -285,8 +291,9 @@ class Witness(threading.Thread):
 
     def on_sigterm(self, number: int, _frame: object) -> None:
         """Handle SIGTERM, in the main thread, if that runs Python again."""
-        self.post("signal", number)
-        self._wait(self.ended, self._grace_s + ANSWER_S + 1)
+        if not self._over:
+            self.post("signal", number)
+            self._wait(self.ended, self._grace_s + ANSWER_S + 1)
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
@@ -307,7 +314,7 @@ class Witness(threading.Thread):
             self._signalled(signal.SIGINT)
 
     def _signalled(self, number: int) -> None:
-        if any(message[0] == "signalled" for message in self._told):
+        if self._over or any(message[0] == "signalled" for message in self._told):
             return
         name = signal.Signals(number).name
         call = call_in_progress()

@@ -1,0 +1,251 @@
+"""When a report is due, whom it asks, and what it says: without threads or MPI."""
+
+from __future__ import annotations
+
+import pytest
+
+from allraise.bundle import Bundle
+from allraise.collector import (
+    ANSWER_S,
+    HOOK_S,
+    OWN,
+    PARTIAL,
+    PATIENCE_S,
+    WHOLE,
+    Collector,
+)
+from allraise.record import minimal
+
+
+class Job:
+    """A collector with a clock, and what it has sent and published."""
+
+    def __init__(self, size, grace_s=2.0):
+        self.now = 0.0
+        self.sent = []
+        self.published = []
+        self.collector = Collector(
+            size, grace_s, lambda *sent: self.sent.append(sent), self.published.append
+        )
+
+    def say(self, rank, *message):
+        self.collector.take(rank, message, self.now)
+
+    def fail(self, rank, name="ValueError", *, code=1, step="", hook=False):
+        found = [(OWN, Bundle.of(rank, minimal(name)).encode())]
+        self.say(rank, "failed", code, found, step, hook)
+
+    def pass_time(self, seconds):
+        self.now += seconds
+        self.collector.step(self.now)
+
+    def asked(self):
+        """Return whom it has asked since the last look."""
+        asked = [rank for rank, message in self.sent if message[0] == "ask"]
+        number = max((m[1] for _, m in self.sent if m[0] == "ask"), default=0)
+        self.sent.clear()
+        return asked, number
+
+    def answer(self, rank, number, *, silent_s=0.0, for_good=False):
+        data = Bundle.of(rank, minimal("blocked", kind="blocked")).encode()
+        self.say(rank, "state", number, data, silent_s, for_good)
+
+    def told(self):
+        (outcome,) = self.published
+        return {
+            rank: record.links[0].type_name
+            for ranks, record in outcome.bundle.records()
+            for rank in ranks
+        }
+
+
+def test_nothing_is_published_while_nothing_happens():
+    job = Job(4)
+    for _ in range(100):
+        job.pass_time(10)
+    assert (job.sent, job.published) == ([], [])
+
+
+def test_the_others_are_asked_after_the_grace_period_and_not_before():
+    job = Job(3)
+    job.fail(1)
+    job.pass_time(1.9)
+    assert job.asked()[0] == []
+    job.pass_time(0.2)
+    ranks, number = job.asked()
+    assert ranks == [0, 2]
+    job.answer(0, number)
+    job.pass_time(0)
+    assert job.published == []
+    job.answer(2, number)
+    job.pass_time(0)
+    assert job.told() == {0: "blocked", 1: "ValueError", 2: "blocked"}
+
+
+def test_a_rank_that_does_not_answer_is_told_as_silent():
+    job = Job(2)
+    job.fail(0)
+    job.pass_time(2)
+    job.pass_time(ANSWER_S)
+    assert job.told() == {0: "ValueError", 1: "silent"}
+
+
+def test_all_failed_ends_the_grace_period():
+    job = Job(2)
+    job.fail(0)
+    job.fail(1, "KeyError")
+    job.pass_time(0)
+    assert job.told() == {0: "ValueError", 1: "KeyError"}
+    assert job.published[0].code == 1
+
+
+def test_a_failure_after_the_question_replaces_the_answer():
+    job = Job(2)
+    job.fail(0)
+    job.pass_time(2)
+    _, number = job.asked()
+    job.fail(1, "KeyError")
+    job.answer(1, number)
+    job.pass_time(0)
+    assert job.told() == {0: "ValueError", 1: "KeyError"}
+
+
+def test_the_first_failure_gives_the_code():
+    job = Job(2)
+    job.fail(1, code=3)
+    job.fail(0, code=1)
+    job.pass_time(0)
+    assert job.published[0].code == 3
+
+
+def test_a_signal_ends_the_job_with_its_number():
+    job = Job(2)
+    for rank in range(2):
+        data = Bundle.of(rank, minimal("SIGTERM", kind="signalled")).encode()
+        job.say(rank, "signalled", 15, "SIGTERM", data)
+    job.pass_time(0)
+    assert job.published[0].code == 143
+    assert job.told() == {0: "SIGTERM", 1: "SIGTERM"}
+
+
+def test_the_job_ends_when_the_hooks_are_done_or_take_too_long():
+    for done in (True, False):
+        job = Job(1)
+        job.fail(0, hook=True)
+        job.pass_time(0)
+        job.pass_time(HOOK_S / 2)
+        assert job.collector.phase == "hooks"
+        if done:
+            job.say(0, "hooked")
+            job.pass_time(0)
+        else:
+            job.pass_time(HOOK_S)
+        assert job.collector.phase == "ended"
+
+
+def test_the_root_of_a_guard_is_believed_before_the_others():
+    """All ranks carry one agreed failure; it is told once, as the root knows it."""
+    job = Job(3)
+    whole = Bundle.of(2, minimal("OSError", "with its stack")).encode()
+    brief = Bundle.of(2, minimal("OSError", "in a line")).encode()
+    job.say(1, "failed", 1, [(PARTIAL, brief)], "write", False)
+    job.say(0, "failed", 1, [(WHOLE, whole)], "write", False)
+    job.say(2, "failed", 1, [(PARTIAL, brief)], "write", False)
+    job.pass_time(0)
+    ((ranks, record),) = job.published[0].bundle.records()
+    assert (list(ranks), record.links[0].message) == ([2], "with its stack")
+    assert job.published[0].step == "write"
+
+
+def test_bytes_that_are_no_record_are_told_not_raised():
+    job = Job(1)
+    job.say(0, "failed", 1, [(OWN, b"garbage")], "", False)
+    job.pass_time(0)
+    assert job.told() == {0: "<unknown>"}
+
+
+def leave(job, rank):
+    kind = minimal("finished", kind="finished")
+    job.say(rank, "left", Bundle.of(rank, kind).encode())
+
+
+def watch(job, seconds, **state):
+    """Answer every question alike while time passes; return whether it ended."""
+    for _ in range(int(seconds)):
+        job.pass_time(1)
+        ranks, number = job.asked()
+        for rank in ranks:
+            silent_s = state.get("silent_s", job.now)
+            job.answer(rank, number, silent_s=silent_s, for_good=state["for_good"])
+        if job.published:
+            return True
+    return False
+
+
+def test_all_ranks_leave_and_nothing_is_said():
+    job = Job(3)
+    for rank in range(3):
+        leave(job, rank)
+        job.pass_time(0.1)
+    assert job.collector.all_left
+    assert job.published == []
+    assert job.asked()[0] == []
+
+
+def test_ranks_that_wait_for_ever_for_one_that_has_left_are_ended():
+    job = Job(3)
+    leave(job, 1)
+    assert watch(job, 10 * PATIENCE_S, for_good=True)
+    assert job.now > PATIENCE_S
+    assert job.told() == {0: "blocked", 1: "finished", 2: "blocked"}
+    assert job.published[0].code == 1
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"for_good": True, "silent_s": 0.0},  # it runs Python: it makes progress
+        {"for_good": False},  # blocked, but not on a rank that has left
+    ],
+)
+def test_a_job_that_may_be_healthy_is_never_ended(state):
+    job = Job(3)
+    leave(job, 1)
+    assert not watch(job, 2000, **state)
+
+
+def test_one_rank_that_works_keeps_the_job():
+    job = Job(3)
+    leave(job, 0)
+    for _ in range(1000):
+        job.pass_time(1)
+        ranks, number = job.asked()
+        for rank in ranks:
+            busy = rank == 2
+            silent_s = 0.0 if busy else job.now
+            job.answer(rank, number, silent_s=silent_s, for_good=not busy)
+    assert job.published == []
+
+
+def test_a_rank_that_does_not_answer_keeps_the_job_too():
+    """It may hold the GIL in C code that works."""
+    job = Job(3)
+    leave(job, 0)
+    for _ in range(1000):
+        job.pass_time(1)
+        _, number = job.asked()
+        job.answer(1, number, silent_s=job.now, for_good=True)
+    assert job.published == []
+
+
+def test_questions_become_rare():
+    job = Job(2)
+    leave(job, 0)
+    n_asked = 0
+    for _ in range(3600):
+        job.pass_time(1)
+        ranks, number = job.asked()
+        n_asked += len(ranks)
+        for rank in ranks:
+            job.answer(rank, number)
+    assert 10 < n_asked < 100
