@@ -26,12 +26,12 @@ import time
 from typing import TYPE_CHECKING
 
 from allraise.bundle import Bundle
-from allraise.capture import capture
+from allraise.contribution import brief, contribution
 from allraise.exceptions import Agreed, CheckpointException, PeerFailure
 from allraise.gathering import gather_bundle, spread_bytes
 from allraise.mismatch import explain_mismatch, position_of
 from allraise.nesting import close_region, open_region
-from allraise.record import FAILURE, INTERRUPTED, dump_plain, load_plain, minimal
+from allraise.record import dump_plain, load_plain, minimal
 from allraise.signals import room_on_the_stack, signals_held_back
 from allraise.verdict import (
     EVERYWHERE,
@@ -165,9 +165,9 @@ def _fail_alone(private: Private, exc: BaseException) -> BaseException:
         return exc
     private.n_failed += 1
     private.met_at = private.failed_at = time.monotonic()
-    own, live = _contribution(private, exc, 0)
+    own, live = contribution(private, exc, 0)
     own.settle_ages(time.time())
-    bundle = own if own.ranks else _brief(private, exc)
+    bundle = own if own.ranks else brief(private, exc)
     agreed = Agreed(private.n_failed, private, 0)
     return _outcome(_step_of(private.steps[-1]), bundle, severity_of(exc), live, agreed)
 
@@ -192,14 +192,14 @@ def _fail(
         return _mismatch(private, verdict, agreed)
     if exc is not None and 0 < verdict.token_high == -verdict.minus_token_low:
         return exc  # every rank carries it: it is passed on, not wrapped again
-    own, live = _contribution(private, exc, verdict.token_high)
+    own, live = contribution(private, exc, verdict.token_high)
     root = verdict.root
     gathered = _gather(private, own, root)
     step, data = _spread(private, gathered, verdict)
     if not data:
         # Nobody who passed a failure on had failed: what they know is all.
         if exc is not None:
-            own = _brief(private, exc)
+            own = brief(private, exc)
         gathered = _gather(private, own, root)
         step, data = _spread(private, gathered, verdict)
     if private.rank == root:
@@ -233,55 +233,6 @@ def _step_of(region: Region) -> str:
 
 def _where(private: Private, root: int) -> str:
     return f"rank {root} of {private.size} has the whole report"
-
-
-def _contribution(
-    private: Private, exc: BaseException | None, newest: int
-) -> tuple[Bundle, BaseException | None]:
-    """Return what this rank knows that others may not, and its own exception.
-
-    Where a rank carries the last failure agreed here, each who failed then tells
-    its own part again, also one that has swallowed it since, so that a merged
-    report lacks nobody. Of an older one, each who carries it tells all it knows.
-    """
-    rank = private.rank
-    agreed = exc.agreed if isinstance(exc, CheckpointException) else None
-    if exc is not None and agreed is None:
-        own = Bundle.of(rank, capture(exc, kind=_kind_of(exc)))
-        own.set_age(rank, private.met_at - private.failed_at)
-        return own, exc
-    retold = Bundle()
-    if private.last is not None and private.last[0] == newest > 0:
-        retold = private.last[1].only(rank)
-    if agreed is None or not isinstance(exc, CheckpointException):
-        return retold, None
-    live = exc.own_exception()
-    if agreed.owner is not private:  # agreed on another communicator
-        own = exc.bundle.only(agreed.rank, renamed=rank)
-        return (own if own.ranks else retold), live
-    if private.last is not None and agreed.token == private.last[0]:
-        return retold, live
-    return Bundle.merge((exc.bundle, retold)), live
-
-
-def _kind_of(exc: BaseException) -> str:
-    """Tell a failure from what a peer's failure has led to."""
-    seen: set[int] = set()
-    link: BaseException | None = exc
-    while link is not None and id(link) not in seen:
-        if isinstance(link, PeerFailure):
-            return INTERRUPTED
-        seen.add(id(link))
-        link = link.__cause__ or link.__context__
-    return FAILURE
-
-
-def _brief(private: Private, exc: BaseException) -> Bundle:
-    """Return one line for a failure that was agreed elsewhere."""
-    text = f"{exc}".partition("\n")[0]
-    if isinstance(exc, CheckpointException):
-        text = f"step {exc.step!r} failed on another communicator"
-    return Bundle.of(private.rank, minimal("allraise.CheckpointException", text))
 
 
 def _spread(private: Private, gathered: Bundle, verdict: Verdict) -> tuple[str, bytes]:

@@ -1,0 +1,71 @@
+"""What one rank tells the root of a failure.
+
+Owns which failures a rank brings to the gathering: its own, and those agreed
+before that it passes on or has swallowed. Knows nothing of communication.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from allraise.bundle import Bundle
+from allraise.capture import capture
+from allraise.exceptions import CheckpointException, PeerFailure
+from allraise.record import FAILURE, INTERRUPTED, minimal
+
+if TYPE_CHECKING:
+    from allraise.private import Private
+
+
+def contribution(
+    private: Private, exc: BaseException | None, newest: int
+) -> tuple[Bundle, BaseException | None]:
+    """Return what this rank knows that others may not, and its own exception.
+
+    Not collective. Never raises.
+
+    Where a rank carries the last failure agreed here, each who failed then tells
+    its own part again, also one that has swallowed it since, so that a merged
+    report lacks nobody. Of an older one, each who carries it tells all it knows.
+    """
+    rank = private.rank
+    agreed = exc.agreed if isinstance(exc, CheckpointException) else None
+    if exc is not None and agreed is None:
+        own = Bundle.of(rank, capture(exc, kind=_kind_of(exc)))
+        own.set_age(rank, private.met_at - private.failed_at)
+        return own, exc
+    retold = Bundle()
+    if private.last is not None and private.last[0] == newest > 0:
+        retold = private.last[1].only(rank)
+    if agreed is None or not isinstance(exc, CheckpointException):
+        return retold, None
+    live = exc.own_exception()
+    if agreed.owner is not private:  # agreed on another communicator
+        own = exc.bundle.only(agreed.rank, renamed=rank)
+        return (own if own.ranks else retold), live
+    if private.last is not None and agreed.token == private.last[0]:
+        return retold, live
+    return Bundle.merge((exc.bundle, retold)), live
+
+
+def _kind_of(exc: BaseException) -> str:
+    """Tell a failure from what a peer's failure has led to."""
+    seen: set[int] = set()
+    link: BaseException | None = exc
+    while link is not None and id(link) not in seen:
+        if isinstance(link, PeerFailure):
+            return INTERRUPTED
+        seen.add(id(link))
+        link = link.__cause__ or link.__context__
+    return FAILURE
+
+
+def brief(private: Private, exc: BaseException) -> Bundle:
+    """Return one line for a failure that was agreed elsewhere.
+
+    Not collective.
+    """
+    text = f"{exc}".partition("\n")[0]
+    if isinstance(exc, CheckpointException):
+        text = f"step {exc.step!r} failed on another communicator"
+    return Bundle.of(private.rank, minimal("allraise.CheckpointException", text))
