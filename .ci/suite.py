@@ -117,10 +117,12 @@ def ask_versions(result: Result) -> None:
         result.error = f"tests would run on {where}, not on the installed wheel"
 
 
-def run_steps(result: Result, ranks: list[int], limits: tuple[float, float]) -> None:
-    """Run step after step until one fails."""
+def run_steps(
+    result: Result, ranks: list[int], limits: tuple[float, float], *, quick: bool
+) -> None:
+    """Run step after step until one fails; quick: only those under mpiexec."""
     deadline_s, total_s = limits
-    steps: list[str | int] = ["unit", *ranks, "launch"]
+    steps: list[str | int] = [*ranks] if quick else ["unit", *ranks, "launch"]
     for step in steps:
         began = time.monotonic()
         if isinstance(step, int):
@@ -152,6 +154,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cell", default="here", help="its name in the output")
     parser.add_argument("--ranks", default="1,2,3,4,8", metavar="N,N,...")
+    parser.add_argument("--quick", action="store_true", help="only tests/ranks")
     parser.add_argument("--deadline", type=float, default=300.0, metavar="S")
     parser.add_argument("--total", type=float, default=1500.0, metavar="S")
     options = parser.parse_args()
@@ -164,7 +167,8 @@ def main() -> int:
         parser.error("--ranks: at least one number must be larger than 1")
     ask_versions(result)
     if not result.error:
-        run_steps(result, ranks, (options.deadline, options.total))
+        limits = (options.deadline, options.total)
+        run_steps(result, ranks, limits, quick=options.quick)
     result.seconds = time.monotonic() - began
     print(MARK + json.dumps(asdict(result)), flush=True)
     return 1 if result.error else 0

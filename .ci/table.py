@@ -34,6 +34,7 @@ def suite_arguments(cell: str, data: dict[str, Any], ranks: list[int]) -> list[s
         *("--ranks", ",".join(str(n) for n in ranks)),
         *("--deadline", str(data["suite"]["deadline_s"])),
         *("--total", str(data["suite"]["total_s"])),
+        *(["--quick"] if data["suite"].get("quick") else []),
     ]
 
 
