@@ -15,7 +15,8 @@ import os
 from typing import TYPE_CHECKING
 
 from allraise.agreement import enter, leave
-from allraise.overdue import Deadline, answer
+from allraise.exceptions import HangError, PeerFailure
+from allraise.overdue import WOKEN_S, Deadline, answer
 from allraise.peers import BY_TOKEN, PEERS, WATCHDOG, Peers
 from allraise.record import dump_plain
 from allraise.signals import signals_held_back
@@ -60,11 +61,25 @@ def close_timed(
     private = region.private
     region.exc = exc
     region.arrived = True
+    if region.hang is not None:
+        exc = _woken(region, exc)
     try:
         return leave(private, exc, place)
     finally:
         WATCHDOG.remove(region)
         PEERS[private].closed = region.ident or ()
+
+
+def _woken(region: TimedRegion, exc: BaseException | None) -> BaseException | None:
+    """Return the failure of this rank, which the others have woken."""
+    if region.may_go is not None:
+        region.may_go.wait(WOKEN_S)
+    # Also where what woke it was swallowed: the others wait for a failure.
+    if region.hang is not None and (exc is None or isinstance(exc, PeerFailure)):
+        error = HangError(region.hang)
+        error.__traceback__ = None if exc is None else exc.__traceback__
+        return error
+    return exc
 
 
 def _meet(private: Private, step: str, place: int) -> None:

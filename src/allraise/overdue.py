@@ -4,8 +4,9 @@ Owns who finds out which ranks are missing, and that the job ends whoever is. Ho
 ranks are asked is the business of `peers`, what is said that of `hang`::
 
     half the time  rank 0's helper asks all:   "waiting for rank 3 of 4"
-    all of it      each helper tells rank 0's, which asks all where they stand,
-                   reports it, and ends the job
+    all of it      each helper tells rank 0's, which asks all where they stand;
+                   all who are missing can be woken? then every rank raises
+                   otherwise it reports where they are, and ends the job
                    rank 0 silent: rank 1 does it, then rank 2, then each for itself
 
 All of it runs in helper threads. A rank that comes late, but before the job is
@@ -40,6 +41,7 @@ from allraise.peers import (
     ask_all,
     stalled,
 )
+from allraise.waking import announce
 from allraise.watchdog import NEVER
 
 if TYPE_CHECKING:
@@ -58,6 +60,9 @@ VERDICT_S: Final = 30.0
 # Where all have arrived the agreement is about to be complete; so often it is
 # looked again, a second apart.
 MAX_LOOKS: Final = 5
+
+# How long ranks that were woken may take to come to the agreement.
+WOKEN_S: Final = 10.0
 
 
 class Deadline(TimedRegion):
@@ -93,6 +98,8 @@ def answer(token: str, question: Message) -> Message | None:
     if what == "overdue":
         case = Case(question["step"], question["timeout"], peers.private.size)
         _lead(peers, tuple(question["ident"]), case)
+    elif what in ("hang", "wake", "go"):
+        return {"done": _take_order(peers, question)}
     elif what == "stall":
         return stalled(int(question["pid"]), int(question["fd"]), question["main"])
     elif what == "end":
@@ -162,8 +169,72 @@ def _take_census(peers: Peers, ident: Ident, case: Case) -> None:
         time.sleep(1.0)
     if peers.state(ident, stacks=False)["state"] == "done":
         return
+    if _wake(peers, ident, answers, case):
+        return
     publish(case, answers, f"{headline(case, answers)}; the job is ended")
     _end_job(peers)
+
+
+def _wake(peers: Peers, ident: Ident, answers: dict[int, Message], case: Case) -> bool:
+    """Wake the missing ranks, where all of them can be; then all ranks raise.
+
+    A missing rank goes on to the agreement only when all that wake it are done
+    with that, for then their main threads clear the channel.
+
+    Returns:
+        Whether the agreement is complete.
+    """
+    from allraise.census import ask_many
+
+    missing = missing_ranks(answers)
+    able = all(
+        found.get("wakeable" if r in missing else "wakes")
+        for r, found in answers.items()
+    )
+    if not missing or not able:
+        return False
+
+    def order(do: str, ranks: list[int], **more: Any) -> bool:
+        question = {"do": do, "ident": ident, **more}
+        others = [pair for pair in peers.others() if pair[0] in ranks]
+        found = ask_many(others, peers.token, question, ANSWER_S)
+        done = [answer["done"] for answer in found.values()]
+        if peers.private.rank in ranks:
+            done.append(_take_order(peers, question))
+        return len(done) == len(ranks) and all(done)
+
+    text = f"{case.name} was not at its end within {case.timeout:g} s"
+    if not order("hang", list(missing), text=text):
+        order("go", list(missing), text=None)
+        return False
+    order("wake", [rank for rank in answers if rank not in missing])
+    order("go", list(missing), text=text)
+    deadline = time.monotonic() + WOKEN_S
+    while time.monotonic() < deadline:
+        if peers.state(ident, stacks=False)["state"] == "done":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _take_order(peers: Peers, question: Message) -> bool:
+    """Do one rank's part of waking; see `_wake`."""
+    region = peers.region(tuple(question["ident"]))
+    if region is None:
+        return False
+    if question["do"] == "wake":
+        announce(peers.private)
+    elif question["do"] == "hang":
+        region.may_go = threading.Event()
+        region.hang = question["text"]
+        if region.arrived:  # meanwhile
+            region.hang = None
+            region.may_go.set()
+            return False
+    elif region.may_go is not None:
+        region.hang = question["text"]
+        region.may_go.set()
+    return True
 
 
 def _end_alone(region: TimedRegion, peers: Peers | None, case: Case) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from allraise.hang import failure_answer, where_it_stands
 from allraise.record import load_plain
+from allraise.revive import is_wakeable, may_wake
 from allraise.watchdog import Watch, Watchdog
 
 if TYPE_CHECKING:
@@ -37,13 +38,17 @@ class TimedRegion(Watch):
         ident: What it is called on every rank; None before it was entered.
         arrived: Whether this rank waits for the agreement.
         exc: What the region ended with on this rank, then.
+        hang: What the others say of this rank, which they are about to wake.
+        may_go: Set when all of them have done that.
     """
 
     __slots__ = (
         "arrived",
         "ends_at",
         "exc",
+        "hang",
         "ident",
+        "may_go",
         "private",
         "step",
         "thread",
@@ -60,6 +65,8 @@ class TimedRegion(Watch):
         self.ident: Ident | None = None
         self.arrived = False
         self.exc: BaseException | None = None
+        self.hang: str | None = None
+        self.may_go: threading.Event | None = None
         self.thread = threading.get_ident()
 
     def is_open(self) -> bool:
@@ -99,23 +106,30 @@ class Peers:
                 found.append((rank, address))
         return found
 
+    def region(self, ident: Ident) -> TimedRegion | None:
+        """Return a region with a time limit that is open on this rank."""
+        for watch in WATCHDOG.watches():
+            if (
+                isinstance(watch, TimedRegion)
+                and watch.private is self.private
+                and watch.ident == ident
+            ):
+                return watch
+        return None
+
     def state(self, ident: Ident, *, stacks: bool) -> Message:
         """Say where this rank stands, seen from one region."""
         private = self.private
         counts, steps = list(private.counts), list(private.steps)
-        thread, found = self.thread, None
-        for watch in WATCHDOG.watches():
-            if isinstance(watch, TimedRegion) and watch.private is private:
-                thread = watch.thread
-                if watch.ident == ident:
-                    found = watch
-                    break
+        found = self.region(ident)
+        thread = self.thread if found is None else found.thread
         depth = len(ident) - 1
         inner = steps[-1] if len(steps) > depth else ""
         answer: Message = {"inner": inner if isinstance(inner, str) else inner[0]}
         if found is not None and found.arrived:
             exc = found.exc
             answer["state"] = "arrived" if exc is None else "failed"
+            answer["wakes"] = may_wake(private)
             if exc is not None and stacks:
                 return {**answer, **failure_answer(exc)}
         elif found is not None or (
@@ -125,6 +139,7 @@ class Peers:
             and private.n_failed >= ident[0]
         ):
             answer["state"] = "inside"
+            answer["wakeable"] = found is not None and is_wakeable(private, thread)
         else:
             answer["state"] = "done" if self.closed >= ident else "elsewhere"
             answer["inner"] = str(steps[-1]) if steps else ""

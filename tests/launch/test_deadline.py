@@ -158,6 +158,37 @@ def test_one_rank_alone_has_a_deadline():
     assert ", in sleep\n" in ended.stderr
 
 
+@pytest.mark.parametrize("stuck", ["1", "0,2", "1 swallow"])
+def test_ranks_stuck_on_the_guards_communicator_are_woken(stuck):
+    """Then every rank raises, and the next step works; also if one swallows it."""
+    program = [str(PROGRAMS / "deadline_woken.py"), *stuck.split()]
+    ended = mpirun.run(4, program, deadline_s=90)
+    assert ended.returncode == 0, ended.output
+    assert ended.stdout.count("went on") == 4
+    assert "the job is ended" not in ended.output
+
+
+def test_a_revoke_wakes_them_too():
+    if "Open MPI v5" not in library():
+        pytest.skip("needs Open MPI 5, the only one with ULFM")
+    program = [str(PROGRAMS / "deadline_woken.py"), "1"]
+    env = {"OMPI_MCA_mpi_ft_enable": "1"}
+    ended = mpirun.run(3, program, deadline_s=90, env=env)
+    assert ended.returncode == 0, ended.output
+    assert ended.stdout.count("went on") == 3
+
+
+def test_below_multiple_they_are_reported_and_the_job_ends():
+    """No helper thread may wake anybody there."""
+    env = {"MPI4PY_RC_THREAD_LEVEL": "serialized"}
+    program = [str(PROGRAMS / "deadline_woken.py"), "1"]
+    ended = mpirun.run(3, program, deadline_s=90, env=env)
+    assert not ended.timed_out, ended.output
+    assert ended.returncode != 0
+    assert "ranks 0,2 arrived, rank 1 missing; the job is ended" in ended.stderr
+    assert ", in block\n" in ended.stderr
+
+
 def test_where_ranks_may_die_the_job_ends_all_the_same():
     """Launched with ULFM, Open MPI lets a job outlive the rank that exits."""
     if "Open MPI v5" not in library():

@@ -1,0 +1,42 @@
+"""Ranks stuck on g.comm past the time limit are woken, and the job goes on."""
+
+import sys
+
+from mpi4py import MPI
+
+import allraise
+
+WORLD = MPI.COMM_WORLD
+ME = WORLD.rank
+STUCK = {int(rank) for rank in sys.argv[1].split(",")}
+SWALLOW = "swallow" in sys.argv
+
+
+def block(comm, how):
+    if how == "recv":
+        comm.recv(source=(ME + 1) % WORLD.size, tag=9)
+    else:
+        comm.barrier()  # the others do not come to it
+
+
+for how in ("recv", "barrier"):
+    try:
+        with allraise.guard(WORLD, "write", timeout=4, everywhere=True) as g:
+            if ME in STUCK:
+                try:
+                    block(g.comm, how)
+                except allraise.PeerFailure:
+                    if not SWALLOW:
+                        raise
+    except allraise.CheckpointException as error:
+        assert set(error.ranks) == STUCK, error.ranks
+        for exc, summary in error.failures.values():
+            assert isinstance(exc, allraise.HangError), repr(exc)
+            assert str(exc) == "step 'write' was not at its end within 4 s"
+            assert SWALLOW or "block" in [frame.name for frame in summary]
+    else:
+        print("WRONG nothing was raised", flush=True)
+        sys.exit(1)
+    with allraise.guard(WORLD, "after", timeout=1000) as g:
+        assert g.comm.allreduce(1) == WORLD.size
+print(f"rank {ME} went on", flush=True)
