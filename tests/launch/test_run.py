@@ -209,6 +209,13 @@ def test_a_failure_after_mpi_is_told(run, report_path):
     assert "ValueError: too late for MPI" in ended.stderr
 
 
+def test_where_the_root_cannot_the_failed_rank_reports(run, report_path):
+    ended = run("root_holds_the_gil")
+    assert ended.returncode == 1
+    assert ended.stderr.count(HEADLINE) == 1
+    assert kinds(report_path) == {0: [("silent", "silent")], 1: FAILED, 2: WAITED}
+
+
 def test_a_hostile_message_is_shown_and_not_obeyed(run):
     ended = run("hostile")
     assert "\x1b" not in ended.stderr

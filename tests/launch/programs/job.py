@@ -1,6 +1,7 @@
 """A job that fails in the way that its first argument names, most on rank 1."""
 
 import atexit
+import ctypes
 import faulthandler
 import multiprocessing
 import os
@@ -204,6 +205,14 @@ def forked():
     child.join()
     print(f"the child of rank {rank} ended with {child.exitcode}", flush=True)
     wait()
+
+
+def root_holds_the_gil():
+    """Rank 0 is in C code that lets no other thread run."""
+    comm.Barrier()
+    if rank == 0:
+        ctypes.PyDLL(None).sleep(600)
+    one()
 
 
 def hostile():
