@@ -1,40 +1,32 @@
-"""What is said of ranks that did not arrive in time, and how the job ends.
+"""What is said of ranks that did not arrive in time.
 
-Owns the answer of each rank to where it stands, the report that these make, and
-the end of the job. Knows nothing of how ranks are asked, nor when.
+Owns the answer of each rank to where it stands, and the report that these make.
+Knows nothing of how ranks are asked, nor when.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 import threading
-import time
 from traceback import extract_stack
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.bodies import dump_exception
 from allraise.bundle import Bundle
 from allraise.capture import capture, is_own_file, origin_here
+from allraise.ending import publish_last
 from allraise.exceptions import HangError
 from allraise.frames import frames_from_summary
 from allraise.ranks import RankSet
 from allraise.record import Frame, Link, Origin, Packed, Record, pack, unpack
-from allraise.render import escape_surrogates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import FrameType
 
     from allraise.census import Message
-
-EXIT_CODE: Final = 1
-
-# Printed by a helper thread right before MPI_Abort, a report was lost under MPICH
-# in 6 of 30 runs; with a tenth of a second in between in none of 80.
-BEFORE_END_S: Final = 0.25
+    from allraise.report import Report
 
 MAX_THREADS: Final = 8
 
@@ -54,7 +46,7 @@ class Case(NamedTuple):
         return f"step {self.step!r}" if self.step else "a step without a name"
 
 
-def _user_frames(frame: FrameType) -> tuple[Frame, ...]:
+def user_frames(frame: FrameType) -> tuple[Frame, ...]:
     """Take down a live stack, without what is allraise's own at its inner end."""
     from allraise.stacks import program_frames
 
@@ -77,12 +69,12 @@ def where_it_stands(thread: int) -> Message:
     names = {t.ident: t.name for t in threading.enumerate()}
     stacks = sys._current_frames()  # noqa: SLF001 the documented way
     others = [
-        (names[ident], [list(f) for f in _user_frames(frame)])
+        (names[ident], [list(f) for f in user_frames(frame)])
         for ident, frame in stacks.items()
         if ident != thread and not names.get(ident, "allraise").startswith("allraise")
     ]
     main = stacks.get(thread)
-    frames = _user_frames(main) if main is not None else ()
+    frames = user_frames(main) if main is not None else ()
     return {
         "frames": [list(frame) for frame in frames],
         "threads": others[:MAX_THREADS],
@@ -217,48 +209,10 @@ def publish(case: Case, answers: Mapping[int, Message], title: str) -> None:
 
     Not collective. Never raises.
     """
-    from allraise.publishing import default_style, write_error_stream
-    from allraise.viewer import sanitise
 
-    try:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
-        text, where = _report(case, answers, default_style)
-    except Exception as error:
-        text, where = f"{json.dumps(answers)}\n", f"{type(error).__name__}: {error}\n"
-    text = f"\nallraise: {sanitise(title)}\n\n{text}\n{where}"
-    write_error_stream(escape_surrogates(text))
+    def make() -> Report:
+        from allraise.report import Report
 
+        return Report.here(case.step, make_bundle(case, answers), case.size)
 
-def _report(
-    case: Case, answers: Mapping[int, Message], default_style: Any
-) -> tuple[str, str]:
-    from allraise.publishing import expand_path, job_id, save_somewhere
-    from allraise.report import Report
-    from allraise.settings import read_settings
-
-    settings = read_settings()
-    bundle = make_bundle(case, answers)
-    report = Report.here(case.step, bundle, case.size)
-    report.environment["exit_code"] = EXIT_CODE
-    report.environment["ended_because"] = headline(case, answers)
-    where = ""
-    if settings.report:
-        path = expand_path(settings.report, case.step, job_id(os.environ))
-        where = f"{save_somewhere(report, path)}\n"
-    return report.text(settings.style or default_style(len(report.ranks))), where
-
-
-def end_process() -> None:
-    """End this process without MPI, which a helper thread may not call here."""
-    time.sleep(BEFORE_END_S)
-    os._exit(EXIT_CODE)
-
-
-def abort_job() -> None:
-    """End the job; only at ``THREAD_MULTIPLE``."""
-    from allraise.private import resolve_comm
-
-    time.sleep(BEFORE_END_S)
-    resolve_comm(None).Abort(EXIT_CODE)
+    publish_last(title, make, lambda: json.dumps(answers))

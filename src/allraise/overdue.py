@@ -20,11 +20,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from allraise.ending import BEFORE_END_S, abort_job, end_process
 from allraise.hang import (
-    BEFORE_END_S,
     Case,
-    abort_job,
-    end_process,
     headline,
     missing_ranks,
     notice,
@@ -171,7 +169,7 @@ def _take_census(peers: Peers, ident: Ident, case: Case) -> None:
         return
     if _wake(peers, ident, answers, case):
         return
-    publish(case, answers, f"{headline(case, answers)}; the job is ended")
+    publish(case, answers, headline(case, answers))
     _end_job(peers)
 
 
@@ -249,7 +247,7 @@ def _end_alone(region: TimedRegion, peers: Peers | None, case: Case) -> None:
         state = peers.state(region.ident, stacks=True)
         why = f"ranks 0-{min(MAX_LEADERS, case.size) - 1} do not answer"
     title = f"{case.name} passed its deadline of {case.timeout:g} s on rank {rank}, and {why}"
-    publish(case, {rank: state}, f"{title}; the job is ended")
+    publish(case, {rank: state}, title)
     _end_job(peers)
 
 
