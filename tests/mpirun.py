@@ -43,17 +43,22 @@ RUNTIME_ENV = {
 }
 
 TERM_GRACE_S = 5.0  # how long mpiexec may take to end its ranks when asked
+GONE_S = 10.0  # how long ranks may take to be gone when mpiexec is
 
 
 @dataclass(frozen=True)
 class Run:
-    """How a run under mpiexec ended."""
+    """How a run under mpiexec ended.
+
+    What was `left_behind` are processes that outlived mpiexec, and were killed.
+    """
 
     returncode: int
     stdout: str
     stderr: str
     seconds: float
     timed_out: bool
+    left_behind: int = 0
 
     @property
     def output(self) -> str:
@@ -94,6 +99,14 @@ def end_session(process: subprocess.Popen[str]) -> None:
             break
         time.sleep(0.05)
     kill_session(process.pid)
+
+
+def count_left_behind(session: int) -> int:
+    """Return how many processes of a session do not end by themselves."""
+    deadline = time.monotonic() + GONE_S
+    while (pids := session_pids(session)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return len(pids)
 
 
 def kill_session(session: int) -> None:
@@ -151,17 +164,19 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    timed_out = False
+    timed_out, left_behind = False, 0
     try:
         out, err = process.communicate(timeout=deadline_s)
+        seconds = time.monotonic() - began
+        left_behind = count_left_behind(process.pid)
     except subprocess.TimeoutExpired:
         timed_out = True
         end_session(process)
         out, err = process.communicate()
+        seconds = time.monotonic() - began
     finally:
         kill_session(process.pid)
-    seconds = time.monotonic() - began
-    return Run(process.returncode, out, err, seconds, timed_out)
+    return Run(process.returncode, out, err, seconds, timed_out, left_behind)
 
 
 def main() -> int:

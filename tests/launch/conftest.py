@@ -23,3 +23,7 @@ def mpiexec():
         return ended
 
     return run
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: waits for seconds, by its nature")

@@ -1,0 +1,158 @@
+"""The fault matrix, run and written down.
+
+``run`` runs every row of ``tests/fault_cases.py`` on the MPI of this Python, and
+with ``--plain`` the same faults without allraise, as ``python -m mpi4py`` handles
+them; each writes a file of results. ``write`` makes ``docs/fault-matrix.md`` of all
+of them. ::
+
+    .venv/openmpi/bin/python benchmarks/fault_matrix.py run --plain
+    .venv/openmpi/bin/python benchmarks/fault_matrix.py run --ulfm
+    .venv/mpich/bin/python benchmarks/fault_matrix.py run --plain
+    python3 benchmarks/fault_matrix.py write
+
+Ends with 1 if a row did not end as it must.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+import fault_cases  # noqa: E402 a module of the tests
+
+RESULTS = ROOT / "build" / "fault-matrix"
+PAGE = ROOT / "docs" / "fault-matrix.md"
+
+# A program that has not ended by then is waiting for what will never come.
+HANGS_S = 30.0
+
+INTRODUCTION = """\
+# What never hangs
+
+Written by `benchmarks/fault_matrix.py` from real runs, of {n_ranks} ranks each, on one
+machine with two cores; `tests/launch/test_fault_matrix.py` holds every row to it. A
+cell is the exit code of mpiexec and the seconds from its start to the end of the last
+rank, of which starting takes one or two. **Bold** is what is not as it must be.
+
+"Checked": texts that must be in the output. `(RANK 1)` heads the traceback of rank 1
+in the report of the root; `in fail` is the frame that raised. Rows named `run` are under
+`python -m allraise run`, the others are plain programs. A deadline is `timeout={limit}`.
+"Without allraise" is the same fault under `python -m mpi4py`, which calls `MPI_Abort`
+when an exception is not caught: whether the job ends, and whether the cause is told;
+"hangs" is no end within {hangs:g} s.
+
+"""
+
+
+def run_rows(*, ulfm: bool, plain: bool, only: str) -> int:
+    """Run every row, and keep what came of it."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    name = fault_cases.launcher() + (" with ULFM" if ulfm else "")
+    target = RESULTS / f"{name.replace(' ', '-')}.json"
+    known = json.loads(target.read_text())["rows"] if target.exists() else {}
+    n_wrong = 0
+    for fault in fault_cases.FAULTS:
+        if only not in fault.name:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            cwd = Path(folder)
+            ended = fault_cases.run(fault, ulfm=ulfm, cwd=cwd)
+            wrong = fault_cases.shortcomings(fault, ended)
+            row = known.setdefault(fault.name, {})
+            row |= {"code": ended.returncode, "seconds": ended.seconds, "wrong": wrong}
+            if plain and not fault.only_here:
+                bare = fault_cases.run_plain(fault, deadline_s=HANGS_S, cwd=cwd)
+                told = all(
+                    any(text in bare.output for text in texts) for texts in fault.causes
+                )
+                row["plain"] = {
+                    "code": bare.returncode,
+                    "seconds": bare.seconds,
+                    "hangs": bare.timed_out,
+                    "told": told,
+                }
+        n_wrong += bool(wrong)
+        print(f"{fault.name}: {row}", flush=True)
+        target.write_text(json.dumps({"name": name, "rows": known}, indent=1))
+    return 1 if n_wrong else 0
+
+
+def cell(row: dict | None) -> str:
+    if row is None:
+        return ""
+    if row["wrong"]:
+        return f"**{'; '.join(row['wrong'])}**".replace("|", "\\|")
+    return f"{row['code']}, {row['seconds']:.1f} s"
+
+
+def plain_cell(row: dict | None) -> str:
+    bare = (row or {}).get("plain")
+    if bare is None:
+        return ""
+    told = "told" if bare["told"] else "not told"
+    return f"hangs, {told}" if bare["hangs"] else f"{bare['code']}, {told}"
+
+
+def checked(fault) -> str:
+    """Return what is held to be shown, and what not."""
+    entries = [
+        " or ".join(f"`{' '.join(text.strip(', ').split())}`" for text in entry)
+        if isinstance(entry, tuple)
+        else f"`{' '.join(entry.strip(', ').split())}`"
+        for entry in fault.shows
+    ]
+    entries += [f"not `{text}`" for text in fault.hides]
+    return ", ".join(entries)
+
+
+def order(name: str) -> tuple[int, str]:
+    """Put the newest of each first."""
+    for number, start in enumerate(("Open MPI 5", "MPICH 5", "Open MPI", "MPICH")):
+        if name.startswith(start):
+            return number, name
+    return len(name), name
+
+
+def write() -> int:
+    """Write the page from all results there are."""
+    found = [json.loads(path.read_text()) for path in RESULTS.glob("*.json")]
+    found.sort(key=lambda result: order(result["name"]))
+    if not found:
+        print(f"no results in {RESULTS}: run first")
+        return 1
+    bare = [r for r in found if any("plain" in row for row in r["rows"].values())]
+    head = ["fault", "checked", *(result["name"] for result in found)]
+    head += [f"without allraise, {result['name']}" for result in bare]
+    text = INTRODUCTION.format(
+        n_ranks=fault_cases.N_RANKS, limit=fault_cases.LIMIT_S, hangs=HANGS_S
+    )
+    for section, faults in fault_cases.SECTIONS.items():
+        text += f"## {section}\n\n| {' | '.join(head)} |\n|{'---|' * len(head)}\n"
+        for fault in faults:
+            cells = [("`run`: " if fault.run else "") + fault.told, checked(fault)]
+            cells += [cell(result["rows"].get(fault.name)) for result in found]
+            cells += [plain_cell(result["rows"].get(fault.name)) for result in bare]
+            text += f"| {' | '.join(cells)} |\n"
+        text += "\n"
+    PAGE.write_text(text.rstrip() + "\n")
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("do", choices=["run", "write"])
+    parser.add_argument("--ulfm", action="store_true", help="Open MPI 5: --with-ft")
+    parser.add_argument("--plain", action="store_true", help="also without allraise")
+    parser.add_argument("--only", default="", help="rows whose name holds this")
+    options = parser.parse_args()
+    if options.do == "write":
+        return write()
+    return run_rows(ulfm=options.ulfm, plain=options.plain, only=options.only)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
