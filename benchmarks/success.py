@@ -1,0 +1,77 @@
+"""The success path: a guard against the bare Allreduce inside it.
+
+Run by ``benchmarks/run.py`` under mpiexec; prints one line of JSON on rank 0.
+Blocks of both are interleaved, because what shares the machine with them does
+not hold still; a block's time is that of the slowest rank.
+"""
+
+import json
+import statistics
+import sys
+import time
+from array import array
+
+from mpi4py import MPI
+
+import allraise
+from allraise.private import VECTOR_LENGTH
+
+comm = MPI.COMM_WORLD
+blocks, loops = int(sys.argv[1]), int(sys.argv[2])
+
+with allraise.guard(comm, "first"):  # makes the private communicator
+    pass
+peer = comm.Dup()
+mine, total = (array("q", bytes(8 * VECTOR_LENGTH)) for _ in range(2))
+reused = allraise.guard(comm, "step")
+
+
+def bare():
+    peer.Allreduce(mine, total, MPI.MAX)
+
+
+def guarded():
+    with allraise.guard(comm, "step"):
+        pass
+
+
+def guarded_again():
+    with reused:
+        pass
+
+
+def agreed():
+    allraise.agree(None, comm, "step")
+
+
+def block(function):
+    comm.Barrier()
+    began = time.perf_counter()
+    for _ in range(loops):
+        function()
+    took = (time.perf_counter() - began) / loops * 1e6
+    return comm.allreduce(took, MPI.MAX)
+
+
+functions = (bare, guarded, guarded_again, agreed)
+times = {f.__name__: [] for f in functions}
+for _ in range(blocks):
+    for function in functions:
+        times[function.__name__].append(block(function))
+if comm.rank == 0:
+    least = {name: min(values) for name, values in times.items()}
+    ratios = [g / b for g, b in zip(times["guarded"], times["bare"], strict=True)]
+    print(
+        json.dumps(
+            {
+                "ranks": comm.size,
+                "bare_us": least["bare"],
+                "guard_us": least["guarded"],
+                "reused_us": least["guarded_again"],
+                "agree_us": least["agreed"],
+                "ratio": least["guarded"] / least["bare"],
+                "median_ratio": statistics.median(ratios),
+                "mpi": MPI.Get_library_version().partition("\n")[0].strip("\0"),
+            }
+        )
+    )
