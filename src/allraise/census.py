@@ -33,7 +33,7 @@ BACKLOG: Final = 4096  # thousands of ranks pass one deadline at the same time
 MAX_NETWORKS: Final = 8
 
 # Who has connected has its question ready.
-READ_S: Final = 2.0
+READ_S: Final = 4.0
 
 # Asked at a time; each thread waits for an answer most of the time.
 MAX_ASKED_AT_ONCE: Final = 32

@@ -73,7 +73,7 @@ def close_timed(
 def _woken(region: TimedRegion, exc: BaseException | None) -> BaseException | None:
     """Return the failure of this rank, which the others have woken."""
     if region.may_go is not None:
-        region.may_go.wait(WOKEN_S)
+        region.may_go.wait(2 * WOKEN_S)
     # Also where what woke it was swallowed: the others wait for a failure.
     if region.hang is not None and (exc is None or isinstance(exc, PeerFailure)):
         error = HangError(region.hang)

@@ -49,17 +49,18 @@ if TYPE_CHECKING:
 
 NOTICE_S: Final = 1.0
 
-# Who may take the census: each of them silent costs `ANSWER_S`.
+# Who may take the census, and how soon each must say so.
 MAX_LEADERS: Final = 3
+LEADER_S: Final = 5.0
 
 # How long the one who takes it may take, before every rank ends by itself.
-VERDICT_S: Final = 30.0
+VERDICT_S: Final = 60.0
 
 # Where all have arrived the agreement is about to be complete; so often it is
 # looked again, a second apart.
 MAX_LOOKS: Final = 5
 
-# How long ranks that were woken may take to come to the agreement.
+# How long ranks may take to wake others, and those to come to the agreement.
 WOKEN_S: Final = 10.0
 
 
@@ -140,7 +141,7 @@ def _expire(region: TimedRegion) -> None:
                 _lead(peers, ident, case)
                 break
             address = peers.address(rank)
-            if address and ask(address, peers.token, question, ANSWER_S):
+            if address and ask(address, peers.token, question, LEADER_S):
                 break
         else:
             _end_alone(region, peers, case)
@@ -195,7 +196,7 @@ def _wake(peers: Peers, ident: Ident, answers: dict[int, Message], case: Case) -
     def order(do: str, ranks: list[int], **more: Any) -> bool:
         question = {"do": do, "ident": ident, **more}
         others = [pair for pair in peers.others() if pair[0] in ranks]
-        found = ask_many(others, peers.token, question, ANSWER_S)
+        found = ask_many(others, peers.token, question, WOKEN_S)
         done = [answer["done"] for answer in found.values()]
         if peers.private.rank in ranks:
             done.append(_take_order(peers, question))

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from allraise.census import Address, Message
     from allraise.private import Private
 
-# How long a helper thread may take to answer; a machine with more ranks than
-# cores is slow, and one that never answers is waited for only now.
+# How long a helper thread may take to answer; and once more, for on a machine with
+# many more threads than cores one turn of the interpreter may take half a second.
 ANSWER_S: Final = 3.0
+LATE_ANSWER_S: Final = 7.0
 
 Ident = tuple[int, ...]
 
@@ -163,12 +164,16 @@ def ask_all(
     question = {"do": "state", "ident": ident, "stacks": stacks}
     answers = ask_many(peers.others(), peers.token, question, limit_s)
     answers[peers.private.rank] = peers.state(ident, stacks=stacks)
-    for rank in set(range(peers.private.size)) - set(answers):
-        answers[rank] = {"state": "silent"}
-        address = peers.address(rank)
-        if address is not None and stacks:
-            answers[rank] = _ask_neighbour(peers, address, answers)
-    return dict(sorted(answers.items()))
+    silent = set(range(peers.private.size)) - set(answers)
+    found = {rank: {"state": "silent"} for rank in silent}
+    if stacks:
+        there = [pair for pair in peers.others() if pair[0] in silent]
+        for rank, address in there:
+            found[rank] = _ask_neighbour(peers, address, answers)
+        # Neither an answer nor a reason for that: the machine may be busy.
+        late = [pair for pair in there if found[pair[0]]["state"] == "silent"]
+        found |= ask_many(late, peers.token, question, LATE_ANSWER_S)
+    return dict(sorted((answers | found).items()))
 
 
 def _ask_neighbour(

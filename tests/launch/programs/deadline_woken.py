@@ -29,7 +29,7 @@ for how in ("recv", "barrier"):
                     if not SWALLOW:
                         raise
     except allraise.CheckpointException as error:
-        assert set(error.ranks) == STUCK, error.ranks
+        assert set(error.ranks) == STUCK, error.ranks  # noqa: PT017
         for exc, summary in error.failures.values():
             assert isinstance(exc, allraise.HangError), repr(exc)
             assert str(exc) == "step 'write' was not at its end within 4 s"
