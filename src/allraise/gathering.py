@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from allraise.bundle import Bundle
 from allraise.parts import type_name_of
+from allraise.ranks import RankSet
 from allraise.record import minimal
 
 if TYPE_CHECKING:
@@ -53,6 +54,37 @@ def _own_words(told: list[Bundle]) -> list[Bundle]:
     return []
 
 
+def _encode(own: Bundle, rank: int) -> bytes:
+    """Turn what a rank tells into bytes, or what kept it from that."""
+    if not own.ranks:
+        return b""
+    try:
+        return own.encode()
+    except BaseException as error:
+        # The others wait for these bytes.
+        text = f"its record cannot be sent: {type_name_of(type(error))}: {error}"
+        return Bundle.of(rank, minimal("<unknown>", text, reason=text)).encode()
+
+
+def _merge(told: list[Bundle]) -> Bundle:
+    """Put the failures together; what goes wrong in that is told, not raised."""
+    try:
+        return Bundle.merge(_own_words(told) + told)
+    except BaseException as error:
+        # The others wait for the broadcast that follows.
+        text = f"the root cannot merge: {type_name_of(type(error))}: {error}"
+        merged = Bundle()
+        for rank, known in enumerate(told):
+            if rank not in known.ranks:
+                continue
+            try:
+                for _, record in known.only(rank).records():
+                    merged.add(RankSet((rank,)), record)
+            except BaseException:
+                merged.add(RankSet((rank,)), minimal("<unknown>", text, reason=text))
+        return merged
+
+
 def gather_bundle(private: Private, own: Bundle, root: int) -> Bundle:
     """Bring the failures of all ranks together on the root.
 
@@ -66,13 +98,13 @@ def gather_bundle(private: Private, own: Bundle, root: int) -> Bundle:
     Returns:
         On the root everything; elsewhere what was merged on the way.
     """
-    data = own.encode() if own.ranks else b""
+    data = _encode(own, private.rank)
     if private.size <= MAX_GATHERED_RANKS:
         chunks = private.comm.gather(data, root)
         if private.rank != root:
             return own
         told = [_decode(chunk, rank) for rank, chunk in enumerate(chunks)]
-        return Bundle.merge(_own_words(told) + told)
+        return _merge(told)
     merged = own
     relative = (private.rank - root) % private.size
     step = 1
