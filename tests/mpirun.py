@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,9 @@ RUNTIME_ENV = {
     "I_MPI_FABRICS": "shm",
     "PYTHONFAULTHANDLER": "1",
 }
+
+MARK = "MPIRUN_PY_JOB"  # in the environment of every process of a job
+_marks: dict[int, str] = {}  # by the process id of mpiexec
 
 TERM_GRACE_S = 5.0  # how long mpiexec may take to end its ranks when asked
 GONE_S = 10.0  # how long ranks may take to be gone when mpiexec is
@@ -76,7 +80,12 @@ def find_mpiexec() -> str:
 
 
 def session_pids(session: int) -> list[int]:
-    """Return the processes of a session, from /proc."""
+    """Return the processes of a session that mpiexec leads, from /proc.
+
+    And those that carry its mark: MPICH's hydra gives each rank a session of its
+    own, and where it is killed, they live on and spin.
+    """
+    mark = f"{MARK}={_marks[session]}".encode() if session in _marks else None
     pids = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -84,7 +93,12 @@ def session_pids(session: int) -> list[int]:
         with contextlib.suppress(OSError, IndexError):
             # pid (comm) state ppid pgrp session ...; comm may hold blanks
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session and fields[0] != "Z":
+            if fields[0] == "Z":
+                continue
+            ours = int(fields[3]) == session
+            if not ours and mark is not None:
+                ours = mark in (entry / "environ").read_bytes()
+            if ours:
                 pids.append(int(entry.name))
     return pids
 
@@ -128,8 +142,9 @@ def start(
 ) -> subprocess.Popen[str]:
     """Start ``mpiexec -n n_ranks python program`` in a session of its own."""
     command = [find_mpiexec(), *(options or []), "-n", str(n_ranks), sys.executable]
-    environ = {**RUNTIME_ENV, **os.environ, **(env or {})}
-    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+    mark = uuid.uuid4().hex
+    environ = {**RUNTIME_ENV, **os.environ, **(env or {}), MARK: mark}
+    process = subprocess.Popen(  # type: ignore[call-overload]
         [*command, *program],
         env=environ,
         start_new_session=True,
@@ -138,6 +153,8 @@ def start(
         errors="replace",
         **popen,
     )
+    _marks[process.pid] = mark
+    return process  # type: ignore[no-any-return]
 
 
 def run(
