@@ -55,6 +55,8 @@ class Fault:
         run: Whether under ``allraise run``.
         env: Variables.
         slow: Whether it waits for seconds, by its nature.
+        exempt: Where the exit code is not held to anything, by the start of the
+            launcher's name, and why.
     """
 
     told: str
@@ -66,6 +68,7 @@ class Fault:
     run: bool = False
     env: dict[str, str] = field(default_factory=dict)
     slow: bool = False
+    exempt: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -144,6 +147,17 @@ def _communicators() -> list[Fault]:
             ("broken on rank 1", ", in fail\n"),
         )
         for where in ("inside", "after")
+    ]
+    # The others in the inner guard are not all in the outer one, so they cannot
+    # know of its failure: the ranks wait for each other in two guards.
+    found += [
+        Fault(
+            "rank 1 fails before a guard on all ranks in one on a half (deadline)",
+            ("world_in_split", "before", *TIMED),
+            ("passed its deadline", "broken on rank 1", ", in fail\n", "in nest"),
+            within_s=LIMITED_S,
+            slow=True,
+        )
     ]
     return found
 
@@ -278,6 +292,10 @@ DEATHS = {
 }
 
 
+# Seen with MPICH 5.0.2 in one run of ten, without allraise too.
+ENDS_AS_IT_LIKES = "mpiexec kills the other ranks at once, and may end with 0"
+
+
 def _deaths() -> list[Fault]:
     killed = [
         Fault(
@@ -294,6 +312,7 @@ def _deaths() -> list[Fault]:
             ("killed", "exit", *TIMED),
             within_s=LIMITED_S,
             slow=True,
+            exempt={"MPICH": ENDS_AS_IT_LIKES},
         ),
         Fault(
             "SIGTERM to mpiexec, rank 1 asleep and the others in a barrier",
@@ -315,14 +334,18 @@ def _stuck() -> list[Fault]:
     what = {
         "sleep": ("sleeps for ever", ", in sleeps\n"),
         "gil": ("is in C code that holds the GIL", ", in holds\n"),
-        "g.comm": ("waits on g.comm for what nobody sends", ", in stuck"),
+        "g.comm": ("waits on g.comm for what nobody sends", "g.comm.recv("),
         "raw": ("waits on the raw communicator for what nobody sends", "raw.recv"),
     }
     return [
         Fault(
             f"rank 1 {told} (deadline)",
             ("stuck", word, *TIMED),
-            ("passed its deadline", "rank 1 missing", where),
+            (
+                f"HangError: step 'stuck' was not at its end within {LIMIT_S} s",
+                "(RANK 1)",
+                where,
+            ),
             within_s=LIMITED_S,
             slow=True,
         )
@@ -454,7 +477,8 @@ def shortcomings(fault: Fault, ended: mpirun.Run) -> list[str]:
         found.append(f"no end within {fault.within_s:g} s")
     if ended.left_behind:
         found.append(f"left behind: {ended.left_behind} processes")
-    if not ended.timed_out and (ended.returncode != 0) != fault.fails:
+    held = not any(launcher().startswith(name) for name in fault.exempt)
+    if held and not ended.timed_out and (ended.returncode != 0) != fault.fails:
         found.append(f"exit code {ended.returncode}")
     for entry in fault.shows:
         texts = (entry,) if isinstance(entry, str) else entry

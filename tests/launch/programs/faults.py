@@ -88,7 +88,7 @@ def said(text):
 
 def nest(outer, inner):
     """Fail before, inside or after a guard that is inside another one."""
-    with guard(outer, "outer"):
+    with limited(outer, "outer"):
         if options.word == "before":
             fail_here()
         with guard(inner, "inner"):
