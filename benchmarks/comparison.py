@@ -43,7 +43,7 @@ WAYS = {
     "`python -m allraise run job.py`": ["-m", "allraise", "run"],
 }
 
-DEADLINE_S = 60.0
+DEADLINE_S = 150.0
 
 
 def ranks_named(text):

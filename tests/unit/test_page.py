@@ -116,11 +116,10 @@ def test_a_report_of_impossible_ranks_is_a_page():
     assert page_of(Report("", bundle, None)).count("<a ") <= MAX_CELLS
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here to draw the page with")
-def test_a_browser_draws_it_and_its_script_runs(page, tmp_path):
-    """The script makes one cell of the grid reachable by Tab, the rest by arrows."""
+def drawn(page, tmp_path):
+    """Return the page as Chromium has it after its scripts have run."""
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
-    drawn = subprocess.run(
+    return subprocess.run(
         [
             CHROMIUM,
             *("--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
@@ -131,6 +130,40 @@ def test_a_browser_draws_it_and_its_script_runs(page, tmp_path):
         text=True,
         timeout=110,
         check=True,
-    )
-    cells = Elements(drawn.stdout).named("a")
+    ).stdout
+
+
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium here to draw the page with"
+)
+
+
+@needs_chromium
+def test_a_browser_draws_it_and_its_script_runs(page, tmp_path):
+    """The script makes one cell of the grid reachable by Tab, the rest by arrows."""
+    cells = Elements(drawn(page, tmp_path)).named("a")
     assert [cell["tabindex"] for cell in cells] == ["0", *["-1"] * 9]
+
+
+@needs_chromium
+def test_keys_move_in_the_grid_and_a_chosen_rank_opens_its_group(page, tmp_path):
+    keys = """<script>
+    const press = (key) => document.activeElement.dispatchEvent(
+      new KeyboardEvent("keydown", { key, bubbles: true }));
+    document.querySelector(".grid a").focus();
+    press("ArrowRight"); press("End"); press("ArrowLeft"); press("ArrowLeft");
+    document.activeElement.click();
+    </script></body>"""
+    # Without the policy, which would refuse this script; the page's own stays.
+    page = re.sub(r"<meta http-equiv.*?>", "", page).replace("</body>", keys)
+    found = Elements(drawn(page, tmp_path))
+    cells = found.named("a")
+    assert [cell["tabindex"] for cell in cells] == [*["-1"] * 7, "0", "-1", "-1"]
+    assert [("open" in group) for group in found.named("details")] == [True, True]
+    assert cells[7]["title"] in found.text
+
+
+@needs_chromium
+def test_a_script_that_is_not_the_pages_own_is_refused(page, tmp_path):
+    page = page.replace("</body>", "<script>document.body.remove()</script></body>")
+    assert Elements(drawn(page, tmp_path)).named("h1")
