@@ -9,6 +9,7 @@ table of all faults is ``tests/fault_cases.py``.
 import argparse
 import contextlib
 import ctypes
+import faulthandler
 import os
 import pickle
 import signal
@@ -24,6 +25,9 @@ parser.add_argument("--timeout", type=float)
 parser.add_argument("--plain", action="store_true")
 options = parser.parse_args()
 ON = {int(rank) for rank in options.on.split(",")}
+
+# Where a rank stands that is still there shortly before its job is ended.
+faulthandler.dump_traceback_later(50)
 
 
 def started_as():
