@@ -343,7 +343,7 @@ def _stuck() -> list[Fault]:
             ("stuck", word, *TIMED),
             (
                 f"HangError: step 'stuck' was not at its end within {LIMIT_S} s",
-                "(RANK 1)",
+                ("(RANK 1)", "=== rank 1 "),
                 where,
             ),
             within_s=LIMITED_S,
