@@ -313,6 +313,11 @@ class Trap(ValueError):
         return spring, (self.home, *self.args)
 
 
+class Ballast:
+    def __init__(self):
+        self.data = bytes(64 * MEGABYTES)
+
+
 def spring(home, *args):
     return ValueError(*args) if os.getpid() == home else refuse()
 
@@ -322,8 +327,8 @@ MADE = {
     "unpicklable": Unpicklable,
     "trap": Trap,
     "lock": lambda text: ValueError(text, threading.Lock(), lambda: None),
-    "huge object": lambda text: ValueError(text, bytes(64 * MEGABYTES)),
-    "huge text": lambda text: ValueError(text + " x" * (16 * MEGABYTES)),
+    "huge object": lambda text: ValueError(text, Ballast()),
+    "huge text": lambda text: ValueError(text + " x" * (4 * MEGABYTES)),
 }
 
 
