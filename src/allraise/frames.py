@@ -133,6 +133,8 @@ def summary_from_frames(frames: tuple[Frame, ...]) -> StackSummary:
         source = frame.source if _ALL_LINES else frame.source.partition("\n")[0]
         if source:
             source += "\n"
+        # Python 3.13 takes columns for granted to come with both lines.
+        placed = None not in (frame.lineno, frame.end_lineno)
         item = FrameSummary(
             frame.filename,
             frame.lineno,
@@ -140,8 +142,8 @@ def summary_from_frames(frames: tuple[Frame, ...]) -> StackSummary:
             lookup_line=False,
             line=source,
             end_lineno=frame.end_lineno,
-            colno=frame.colno,
-            end_colno=frame.end_colno,
+            colno=frame.colno if placed else None,
+            end_colno=frame.end_colno if placed else None,
         )
         summary.extend([item] * frame.repeat)
     return summary
