@@ -33,6 +33,7 @@ from allraise.mismatch import explain_mismatch, position_of
 from allraise.nesting import close_region, open_region
 from allraise.record import dump_plain, load_plain, minimal
 from allraise.signals import room_on_the_stack, signals_held_back
+from allraise.survivors import end_if_died
 from allraise.verdict import (
     EVERYWHERE,
     Verdict,
@@ -113,7 +114,8 @@ def leave(
         tell_outside(private)
         _close(private, None)
         return woken if exc is None else exc
-    except BaseException:  # MPI itself failed: there is no agreement to be had
+    except BaseException as error:  # MPI itself failed: there is no agreement
+        end_if_died(private, exc, error)
         _close(private, None)
         raise
     # Severity 0 and one hash: nobody failed, and all stand at one step. Read in
@@ -125,7 +127,11 @@ def leave(
     else:
         with room_on_the_stack(), signals_held_back():
             verdict = read_verdict(private)
-            failure = _fail(private, exc, verdict, refused=refused)
+            try:
+                failure = _fail(private, exc, verdict, refused=refused)
+            except BaseException as error:
+                end_if_died(private, exc, error)
+                raise
             private.settled = (verdict.depth, failure)
             _close(private, verdict.depth)
     if interruption is not None:
@@ -208,7 +214,9 @@ def _fail(
         bundle = Bundle.decode(data)
         where = "" if verdict.everywhere else _where(private, root)
         if private.rank in own.ranks and not verdict.everywhere:
-            bundle = Bundle.merge((own.only(private.rank), bundle))
+            mine = own.only(private.rank)
+            # That it was interrupted is less than what others tell of it.
+            bundle = Bundle.merge((mine.without_interrupted(), bundle, mine))
     private.last = (agreed.token, bundle)
     made = _outcome(step, bundle, verdict.severity, live, agreed)
     made.locate(private.size, where)
