@@ -127,11 +127,7 @@ def leave(
     else:
         with room_on_the_stack(), signals_held_back():
             verdict = read_verdict(private)
-            try:
-                failure = _fail(private, exc, verdict, refused=refused)
-            except BaseException as error:
-                end_if_died(private, exc, error)
-                raise
+            failure = _fail_with_peers(private, exc, verdict, refused=refused)
             private.settled = (verdict.depth, failure)
             _close(private, verdict.depth)
     if interruption is not None:
@@ -176,6 +172,20 @@ def _fail_alone(private: Private, exc: BaseException) -> BaseException:
     bundle = own if own.ranks else brief(private, exc)
     agreed = Agreed(private.n_failed, private, 0)
     return _outcome(_step_of(private.steps[-1]), bundle, severity_of(exc), live, agreed)
+
+
+def _fail_with_peers(
+    private: Private, exc: BaseException | None, verdict: Verdict, *, refused: bool
+) -> BaseException:
+    """Do as `_fail`, and end the job where a process dies meanwhile.
+
+    Collective over comm.
+    """
+    try:
+        return _fail(private, exc, verdict, refused=refused)
+    except BaseException as error:
+        end_if_died(private, exc, error)
+        raise
 
 
 def _fail(

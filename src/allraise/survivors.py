@@ -127,7 +127,8 @@ def _at_exit() -> None:
     deadline = time.monotonic() + LAST_LOOK_S
     while sides and time.monotonic() < deadline:
         for private in sides:
-            private.lifeboat.Iprobe()  # what has happened is known to who looks
+            with suppress(mpi.Exception):  # a death is known to who looks
+                private.lifeboat.Iprobe()
         time.sleep(POLL_S)
     for private in sides:
         end_if_died(private, getattr(sys, "last_value", None), None)
