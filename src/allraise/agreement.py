@@ -91,10 +91,11 @@ def leave(
         failure already, or where every rank's arguments were refused; None if
         no rank failed.
     """
-    if private.settled is not None:
-        depth, outcome = private.settled
-        _close(private, depth)
-        return outcome
+    if private.settled is not None or private.watched:
+        depth, outcome = _settled(private)
+        if outcome is not None:
+            _close(private, depth)
+            return outcome
     if private.comm is None:
         if exc is not None and not refused:
             with room_on_the_stack():
@@ -134,6 +135,19 @@ def leave(
     if interruption is not None:
         raise interruption
     return failure
+
+
+def _settled(private: Private) -> tuple[int | None, BaseException | None]:
+    """Return what is settled here or around, while this rank is on its way there.
+
+    Not collective. The depth is None where it is another communicator's.
+    """
+    if private.settled is not None:
+        return private.settled
+    for side in private.watched:
+        if side.settled is not None:
+            return None, side.settled[1]
+    return None, None
 
 
 def _look_around(private: Private, exc: BaseException | None) -> None:
@@ -205,7 +219,7 @@ def _fail(
     # say. So failures are dated by how long before that they were.
     private.met_at = time.monotonic()
     if verdict.severity:
-        clear(private)
+        clear(private, verdict.depth)
     if exc is not None and refused and verdict.minus_refused:
         return exc  # every rank's arguments were refused: each says why
     private.n_failed += 1

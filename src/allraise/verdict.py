@@ -125,7 +125,11 @@ def reduce_vector(
     place -= depth << _PLACE_BITS
     mine, total = private.mine, private.total
     interruption = None
-    if private.watched or (private.beacon is not None and private.beacon.needs_relay):
+    if (
+        private.has_twin
+        or private.watched
+        or (private.beacon is not None and private.beacon.needs_relay)
+    ):
         return _reduce_watching(private, exc, place, digest, refused=refused)
     while True:
         severity = token = 0
@@ -185,7 +189,7 @@ def _reduce_watching(
                 mine, 0, severity, -refused, place, digest, -digest, token, -token
             )
             total[0] = _PENDING
-            if private.watched:
+            if private.has_twin or private.watched:
                 private.beacon.pass_gate(start, private.gates, "an agreement")
             else:
                 private.beacon.relay_until(start())
