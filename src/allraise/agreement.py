@@ -97,11 +97,7 @@ def leave(
             _close(private, depth)
             return outcome
     if private.comm is None:
-        if exc is not None and not refused:
-            with room_on_the_stack():
-                exc = _fail_alone(private, exc)
-        _close(private, None)
-        return exc
+        return _leave_alone(private, exc, refused=refused)
     try:
         if private.watched or exc is not None:
             _look_around(private, exc)
@@ -175,6 +171,17 @@ def _close(private: Private, failed_depth: int | None) -> None:
     private.steps.pop()
     private.counts.pop()
     close_region(private)
+
+
+def _leave_alone(
+    private: Private, exc: BaseException | None, *, refused: bool
+) -> BaseException | None:
+    """Close a region on a communicator of one rank."""
+    if exc is not None and not refused:
+        with room_on_the_stack():
+            exc = _fail_alone(private, exc)
+    _close(private, None)
+    return exc
 
 
 def _fail_alone(private: Private, exc: BaseException) -> BaseException:
