@@ -104,7 +104,9 @@ def renew(private: Private) -> None:
     """
     from mpi4py import MPI
 
-    LEAKED.append(private.comm)
+    # What was given up may still write to the vectors.
+    LEAKED.extend((private.comm, private.mine, private.total))
+    private.mine, private.total = array("q", private.mine), array("q", private.total)
     users = MPI.Intracomm(MPI.Comm.fromhandle(private.handle))
     _connect(private, users)
     watch_anew()
