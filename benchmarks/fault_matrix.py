@@ -29,7 +29,7 @@ RESULTS = ROOT / "build" / "fault-matrix"
 PAGE = ROOT / "docs" / "fault-matrix.md"
 
 # A program that has not ended by then is waiting for what will never come.
-HANGS_S = 20.0
+HANGS_S = 10.0
 
 INTRODUCTION = """\
 # What never hangs
