@@ -29,16 +29,17 @@ def watch_exits(rank: int) -> None:
 
     def tell_and_exit(status: int) -> NoReturn:
         if os.getpid() == pid:  # children end in this way by right
-            _tell(rank, status)
+            status = _tell(rank, status)
         exit_now(status)
 
     os._exit = tell_and_exit
 
 
-def _tell(rank: int, status: int) -> None:
+def _tell(rank: int, status: int) -> int:
+    """Tell it, and return the status to exit with."""
     mpi = sys.modules.get("mpi4py.MPI")
     if mpi is None or mpi.Is_finalized():
-        return
+        return status
     stack = [entry for entry in extract_stack() if not is_own_file(entry.filename)]
     where = sanitise("".join(format_list(stack[-1:])))
     write_error_stream(
@@ -50,3 +51,4 @@ def _tell(rank: int, status: int) -> None:
         # An exit is not detected there, and the others would wait for ever; a
         # signal is.
         os.kill(os.getpid(), signal.SIGKILL)
+    return status or 1  # MPICH's launcher may take 0 for the end of a good job

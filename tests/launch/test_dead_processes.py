@@ -45,7 +45,10 @@ def run(how, where, victim=1, *, ulfm=False, launcher=(), env=None):
         env={**ENV, **(env or {})},
     )
     assert not ended.timed_out, ended.output
-    assert ended.returncode != 0, ended.output
+    # MPICH's launcher may take an exit with 0 for a good end, and kill the others:
+    # what none of them can see, none can tell. Under run it is made a failure.
+    if how != "exit" or launcher or "Open MPI" in library():
+        assert ended.returncode != 0, ended.output
     # MPICH's launcher may kill before it has passed on what was printed.
     if "Open MPI" in library():
         assert ended.stdout.count("begins") == N_RANKS, ended.output
