@@ -33,6 +33,7 @@ from allraise.mismatch import explain_mismatch, position_of
 from allraise.nesting import close_region, enclosing, is_nested, open_region
 from allraise.record import dump_plain, load_plain, minimal
 from allraise.signals import room_on_the_stack, signals_held_back
+from allraise.survivors import end_if_died
 from allraise.verdict import (
     EVERYWHERE,
     Verdict,
@@ -130,17 +131,17 @@ def leave(
         _close(private, None)
         return exc
     try:
-        woke = private.wakes
         if private.watched or exc is not None:
             _look_around(private, exc)
-        exc, interruption = _reduce(private, exc, place, refused=refused)
+        exc, interruption, woke = _reduce(private, exc, place, refused=refused)
     except PeerFailure as woken:
         # A region around this one, on another communicator, has failed. The
         # other ranks here learn it too, and nobody waits for this one.
         tell_outside(private)
         _close(private, None)
         return woken if exc is None else exc
-    except BaseException:  # MPI itself failed: there is no agreement to be had
+    except BaseException as error:  # MPI itself failed: there is no agreement
+        end_if_died(private, exc, error)
         _close(private, None)
         raise
     # Severity 0 and one hash: nobody failed, and all stand at one step. Read in
@@ -152,9 +153,9 @@ def leave(
     else:
         with room_on_the_stack(), signals_held_back():
             verdict = read_verdict(private)
-            if woke:
-                clear(private)
-            failure = _fail(private, exc, verdict, refused=refused)
+            failure = _fail_with_peers(
+                private, exc, verdict, refused=refused, woke=woke
+            )
             private.settled = (verdict.depth, failure)
             _close(private, verdict.depth)
     if interruption is not None:
@@ -164,11 +165,16 @@ def leave(
 
 def _reduce(
     private: Private, exc: BaseException | None, place: int, *, refused: bool
-) -> tuple[BaseException | None, BaseException | None]:
+) -> tuple[BaseException | None, BaseException | None, bool]:
     """Do the reduction; once more where a peer only asked to be woken.
 
-    Collective over comm. Returns what `reduce_vector` returns.
+    Collective over comm.
+
+    Returns:
+        What `reduce_vector` returns, and whether a rank that had failed before it
+        has woken its peers.
     """
+    woke = private.wakes
     try:
         exc, late = reduce_vector(private, exc, place, refused=refused)
     except RecursionError:  # of this rank, before it could send anything
@@ -176,15 +182,15 @@ def _reduce(
             exc, late = reduce_vector(private, exc, place, refused=refused)
     total = private.total
     if not total[7]:
-        return exc, late
+        return exc, late, woke
     private.wakes = True
     if total[0] or private.asking:
-        return exc, late
+        return exc, late, woke
     # Nobody has failed, and this rank was not asking: its agreement is to come.
     if late is not None:
         exc = late  # whatever a signal's handler raised is a failure by then
         _look_around(private, exc)
-    return reduce_vector(private, exc, place, refused=refused)
+    return *reduce_vector(private, exc, place, refused=refused), True
 
 
 def _look_around(private: Private, exc: BaseException | None) -> None:
@@ -227,6 +233,30 @@ def _fail_alone(private: Private, exc: BaseException) -> BaseException:
     return _outcome(_step_of(private.steps[-1]), bundle, severity_of(exc), live, agreed)
 
 
+def _fail_with_peers(
+    private: Private,
+    exc: BaseException | None,
+    verdict: Verdict,
+    *,
+    refused: bool,
+    woke: bool,
+) -> BaseException:
+    """Do as `_fail`, and end the job where a process dies meanwhile.
+
+    Collective over comm.
+    """
+    # All ranks leave the reduction within microseconds, whatever their clocks
+    # say. So failures are dated by how long before that they were.
+    private.met_at = time.monotonic()
+    try:
+        if woke:
+            clear(private)
+        return _fail(private, exc, verdict, refused=refused)
+    except BaseException as error:
+        end_if_died(private, exc, error)
+        raise
+
+
 def _fail(
     private: Private, exc: BaseException | None, verdict: Verdict, *, refused: bool
 ) -> BaseException:
@@ -234,9 +264,6 @@ def _fail(
 
     Collective over comm.
     """
-    # All ranks leave the reduction within microseconds, whatever their clocks
-    # say. So failures are dated by how long before that they were.
-    private.met_at = time.monotonic()
     if exc is not None and refused and verdict.minus_refused:
         return exc  # every rank's arguments were refused: each says why
     private.n_failed += 1
@@ -261,7 +288,9 @@ def _fail(
         bundle = Bundle.decode(data)
         where = "" if verdict.everywhere else _where(private, root)
         if private.rank in own.ranks and not verdict.everywhere:
-            bundle = Bundle.merge((own.only(private.rank), bundle))
+            mine = own.only(private.rank)
+            # That it was interrupted is less than what others tell of it.
+            bundle = Bundle.merge((mine.without_interrupted(), bundle, mine))
     private.last = (agreed.token, bundle)
     made = _outcome(step, bundle, verdict.severity, live, agreed)
     made.locate(private.size, where)

@@ -30,6 +30,7 @@ from allraise.gates import Gates, new_ident
 from allraise.lane import LEAKED, UNKNOWN
 from allraise.nesting import enclosing, within
 from allraise.private import Private, known_private, register
+from allraise.survivors import end_if_died_first, is_mpi_error, watch_exit
 from allraise.ulfm import is_active, make_channels
 
 if TYPE_CHECKING:
@@ -61,7 +62,14 @@ def private_of(comm: MPI.Intracomm) -> Private:
         PeerFailure: A region on a communicator around this one has failed.
     """
     known = known_private(comm)
-    return _create(comm) if known is None else known
+    if known is not None:
+        return known
+    try:
+        return _create(comm)
+    except Exception as error:
+        if is_mpi_error(error) and is_active():
+            end_if_died_first(getattr(comm, "plain", comm), error)
+        raise
 
 
 def _create(comm: MPI.Intracomm) -> Private:
@@ -95,6 +103,10 @@ def _create(comm: MPI.Intracomm) -> Private:
         duplicate, lane, most[2], _interruption, revokes=most[0] < 0
     )
     private.beacon.gates_within = lambda: _gates_within(private)
+    if most[0] < 0:
+        private.lifeboat = duplicate.Dup()
+        private.lifeboat.Set_name("allraise lifeboat")
+        watch_exit()
     register(comm, private)
     return private
 

@@ -133,8 +133,12 @@ def summary_from_frames(frames: tuple[Frame, ...]) -> StackSummary:
         source = frame.source if _ALL_LINES else frame.source.partition("\n")[0]
         if source:
             source += "\n"
-        # Python 3.13 takes columns for granted to come with both lines.
+        # Python 3.13 takes for granted that every line of a statement is there;
+        # a statement of more than MAX_SOURCE_LINES has been cut.
         placed = None not in (frame.lineno, frame.end_lineno)
+        if placed and _ALL_LINES:
+            n_lines = (frame.end_lineno or 0) - (frame.lineno or 0) + 1
+            placed = 0 < n_lines <= frame.source.count("\n") + 1
         item = FrameSummary(
             frame.filename,
             frame.lineno,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.ranks import RankSet
+from allraise.record import CAUSES, DIED, FAILURE
 
 if TYPE_CHECKING:
     from allraise.bundle import Bundle
@@ -51,8 +52,12 @@ def _key(links: tuple[Link, ...]) -> tuple[object, ...]:
     return tuple((k.type_name, k.frames, k.cause, k.context, k.members) for k in links)
 
 
+def _order(kind: str) -> int:
+    return (DIED, FAILURE).index(kind) if kind in CAUSES else len(CAUSES)
+
+
 def group_records(bundle: Bundle) -> list[Group]:
-    """Sort failures into groups: failures first, then consequences; by time.
+    """Sort failures into groups: deaths, failures, then consequences; by time.
 
     Not collective.
     """
@@ -75,5 +80,5 @@ def group_records(bundle: Bundle) -> list[Group]:
             default=float("inf"),
         )
         groups.append(Group(ranks, str(kind), tuple(made), first))
-    groups.sort(key=lambda g: (g.kind != "failure", g.first_time, g.ranks.first))
+    groups.sort(key=lambda g: (_order(g.kind), g.first_time, g.ranks.first))
     return groups

@@ -88,6 +88,12 @@ def enclosing(group: MPI.Group | None, private: Private | None = None) -> list[P
     return found
 
 
+def outermost() -> Private | None:
+    """Return the side of the outermost open region of this thread, if any."""
+    regions = _OPEN.regions
+    return regions[0][0] if regions else None
+
+
 def within(private: Private) -> list[Private]:
     """Return the other sides whose group lies within this one's. Not collective."""
     return [

@@ -17,6 +17,7 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from allraise.ranks import RankSet
+from allraise.record import CAUSES
 from allraise.viewer import headline_of, sanitise, show_group, title_of
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _colours() -> str:
 
 
 def _class_of(group: Group, number: int) -> str:
-    return f"c{number % N_COLOURS}" if group.kind == "failure" else "waits"
+    return f"c{number % N_COLOURS}" if group.kind in CAUSES else "waits"
 
 
 def _hash(text: str) -> str:

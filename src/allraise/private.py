@@ -67,6 +67,7 @@ class Private:
         watched: The sides of the open regions on other communicators that
             contain this one, innermost first.
         group: The group of the communicator.
+        lifeboat: A duplicate that is never revoked, under ULFM (see `survivors`).
         last: The token of the last failure and what this rank knows of it.
     """
 
@@ -83,6 +84,7 @@ class Private:
         "handle",
         "is_finalized",
         "last",
+        "lifeboat",
         "met_at",
         "mine",
         "n_failed",
@@ -103,6 +105,7 @@ class Private:
         self.gates: Gates | None = None
         self.watched: tuple[Private, ...] = ()
         self.group: MPI.Group | None = None
+        self.lifeboat: Any = None
         self.closed = False
         self.comm = comm
         self.rank = rank
@@ -206,6 +209,8 @@ def _user_freed(_comm: object, _keyval: int, private: Private) -> None:
         private.channel.close()
         if private.beacon is not private.channel:
             private.beacon.close()
+        if private.lifeboat is not None:
+            private.lifeboat.Free()
         private.comm.Free()
 
 

@@ -39,6 +39,10 @@ WIRE_VERSION: Final = 1
 # Kinds of records: what failed, and what only stopped because of that.
 FAILURE: Final = "failure"
 INTERRUPTED: Final = "interrupted"
+DIED: Final = "died"  # the process, without a word
+
+# What others only suffer from.
+CAUSES: Final = frozenset({FAILURE, DIED})
 
 
 class WireError(ValueError):

@@ -19,7 +19,7 @@ from typing import Any, Final
 from allraise.bundle import Bundle, check_ranges, check_types
 from allraise.grouping import Group, group_records
 from allraise.ranks import RankSet
-from allraise.record import Frame, Link, Origin, Record, check_links
+from allraise.record import CAUSES, Frame, Link, Origin, Record, check_links
 from allraise.settings import STYLES
 from allraise.tree import show_tree
 from allraise.viewer import head_of, show_groups, show_ranks
@@ -63,7 +63,7 @@ class Report:
         return RankSet.from_ranges(
             pair
             for ranks, record in self.bundle.records()
-            if record.kind == "failure"
+            if record.kind in CAUSES
             for pair in ranks.ranges
         )
 

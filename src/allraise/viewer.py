@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from allraise.ranks import RankSet
+from allraise.record import CAUSES, DIED, FAILURE
 from allraise.render import HEADER, escape_surrogates, format_traceback
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ _FAKE: Final = re.compile(
 
 # Records that tell where a rank stood, not what it raised.
 STACK_KINDS: Final = frozenset(
-    {"blocked", "running", "signalled", "silent", "finished"}
+    {"blocked", "died", "running", "signalled", "silent", "finished"}
 )
 
 
@@ -165,19 +166,22 @@ def head_of(groups: list[Group], step: str, size: int | None) -> str:
 
 
 def show_ranks(bundle: Bundle, groups: list[Group], size: int | None) -> str:
-    """Write one block for each failed rank, then the consequences, in groups.
+    """Write who died, one block for each failed rank, then who only suffered.
 
     Not collective.
     """
-    failures = [(r, k) for ranks, k in bundle.records() for r in ranks if _failed(k)]
+    failures = [
+        (r, k) for ranks, k in bundle.records() if k.kind == FAILURE for r in ranks
+    ]
     failures.sort(key=lambda pair: pair[0])
     shown = failures[:MAX_BLOCKS_SHOWN]
     blocks = "".join(_block(record, f"(RANK {rank})") for rank, record in shown)
     if len(failures) > len(shown):
         blocks += f"[{len(failures) - len(shown)} more ranks: see them in groups]\n"
-    others = [show_group(group, size) for group in groups if not _failed(group.record)]
-    return "\n".join([blocks, *others] if blocks else others)
+    died = [show_group(group, size) for group in groups if group.kind == DIED]
+    others = [show_group(group, size) for group in groups if group.kind not in CAUSES]
+    return "\n".join([*died, *([blocks] if blocks else []), *others])
 
 
 def _failed(record: Record) -> bool:
-    return record.kind == "failure"
+    return record.kind in CAUSES

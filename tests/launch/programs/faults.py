@@ -203,6 +203,8 @@ def blocked():
             time.sleep(0.2)  # the others are blocked by now: the usual case
             fail()
         OPERATIONS[options.word](g.comm)
+        if options.word == "send":
+            g.comm.Barrier()  # Open MPI: a send that was revoked may return well
 
 
 # -- ends ------------------------------------------------------------------------

@@ -120,6 +120,22 @@ def statement_on_many_lines():
     )  # fmt: skip
 
 
+@case(says="not a number", portable=True, exact=False)
+def statement_on_a_hundred_lines():
+    """More lines than travel: there is no last line to draw carets under."""
+    lines = ["def work():", "    return fail(", *["        1,"] * 100, "    )"]
+    exec(compile("\n".join(lines), "long.py", "exec"), names := {})
+    path = "long.py"
+    linecache.cache[path] = (1, None, [f"{line}\n" for line in lines], path)
+
+    def fail(*_values):
+        msg = "not a number"
+        raise ValueError(msg)
+
+    names["fail"] = fail
+    names["work"]()
+
+
 @case(says="unsupported operand", portable=True)
 def carets_within_a_line():
     table = {"a": {"b": None}}
