@@ -33,6 +33,7 @@ from allraise.mismatch import explain_mismatch, position_of
 from allraise.nesting import close_region, enclosing, is_nested, open_region
 from allraise.record import dump_plain, load_plain, minimal
 from allraise.signals import room_on_the_stack, signals_held_back
+from allraise.spool import discard_failure, keep_failure
 from allraise.survivors import end_if_died
 from allraise.verdict import (
     EVERYWHERE,
@@ -206,6 +207,7 @@ def _look_around(private: Private, exc: BaseException | None) -> None:
             look_outside(private)
         if exc is not None:
             private.failed_at = time.monotonic()
+            private.spooled = keep_failure(_step_of(private.steps[-1]), exc)
             if private.wakes:
                 announce(private)
 
@@ -251,7 +253,11 @@ def _fail_with_peers(
     try:
         if woke:
             clear(private)
-        return _fail(private, exc, verdict, refused=refused)
+        failure = _fail(private, exc, verdict, refused=refused)
+        if private.spooled:
+            private.spooled = False
+            discard_failure()
+        return failure
     except BaseException as error:
         end_if_died(private, exc, error)
         raise

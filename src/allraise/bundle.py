@@ -277,13 +277,18 @@ class Bundle:
 
         All of them where nobody tells of a failure: something ended them.
         """
+        failed = self.without_interrupted()
+        return failed if failed.ranks else self
+
+    def without_interrupted(self) -> Bundle:
+        """Return those that failed and were not interrupted; perhaps none."""
         failed, interrupted = Bundle(), False
         for ranks, record in self.records():
             if record.kind == INTERRUPTED:
                 interrupted = True
             else:
                 failed.add(ranks, record)
-        if not (interrupted and failed.ranks):
+        if not interrupted:
             return self
         failed._origins = {r: o for r, o in self._origins.items() if r in failed.ranks}
         return failed

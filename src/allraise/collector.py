@@ -142,7 +142,8 @@ class Collector:
         left = RankSet(self.left).ranges
         for rank in ranks:
             self._send(rank, ("ask", self._ask_number, left))
-        self._deadline = now + ANSWER_S
+        signalled = self._signalled and not self.failed
+        self._deadline = now + (SIGNAL_GRACE_S if signalled else ANSWER_S)
 
     def step(self, now: float) -> None:
         """Go on, if there is anything to do."""

@@ -14,6 +14,7 @@ from allraise.exceptions import CheckpointException, PeerFailure
 from allraise.record import FAILURE, INTERRUPTED, minimal
 
 if TYPE_CHECKING:
+    from allraise.exceptions import Agreed
     from allraise.private import Private
 
 
@@ -30,22 +31,41 @@ def contribution(
     """
     rank = private.rank
     agreed = exc.agreed if isinstance(exc, CheckpointException) else None
-    if exc is not None and agreed is None:
-        own = Bundle.of(rank, capture(exc, kind=_kind_of(exc)))
-        own.set_age(rank, private.met_at - private.failed_at)
-        return own, exc
     retold = Bundle()
     if private.last is not None and private.last[0] == newest > 0:
         retold = private.last[1].only(rank)
+    if exc is not None and agreed is None:
+        kind = _kind_of(exc)
+        own = Bundle.of(rank, capture(exc, kind=kind))
+        own.set_age(rank, private.met_at - private.failed_at)
+        # To be interrupted since is less than to have failed.
+        return (retold if kind == INTERRUPTED and retold.ranks else own), exc
     if agreed is None or not isinstance(exc, CheckpointException):
         return retold, None
     live = exc.own_exception()
-    if agreed.owner is not private:  # agreed on another communicator
-        own = exc.bundle.only(agreed.rank, renamed=rank)
-        return (own if own.ranks else retold), live
+    if agreed.owner is not private:
+        return Bundle.merge((_from_elsewhere(private, exc, agreed), retold)), live
     if private.last is not None and agreed.token == private.last[0]:
         return retold, live
     return Bundle.merge((exc.bundle, retold)), live
+
+
+def _from_elsewhere(
+    private: Private, exc: CheckpointException, agreed: Agreed
+) -> Bundle:
+    """Return what an outcome of another communicator tells of the ranks here.
+
+    Also of others than this one: who failed there may have swallowed it since.
+    """
+    theirs = getattr(agreed.owner, "group", None)
+    if theirs is None or private.group is None:  # one rank, there or here
+        return exc.bundle.only(agreed.rank, renamed=private.rank)
+    from mpi4py import MPI
+
+    names = MPI.Group.Translate_ranks(theirs, None, private.group)
+    known = exc.bundle.ranks
+    here = exc.bundle.among(rank for rank in known if names[rank] != MPI.UNDEFINED)
+    return here.renamed(names)
 
 
 def _kind_of(exc: BaseException) -> str:

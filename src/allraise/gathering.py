@@ -48,10 +48,15 @@ def _decode(data: bytes, rank: int) -> Bundle:
 
 
 def _own_words(told: list[Bundle]) -> list[Bundle]:
-    """Return what ranks say of themselves, where they tell of others as well."""
+    """Return what is to be believed first, where ranks tell of others as well.
+
+    What a rank says of its own failure, then what others say of one that it has
+    swallowed: that it was interrupted since is the lesser news.
+    """
     for rank, bundle in enumerate(told):
         if any(other != rank for other in bundle.ranks):
-            return [known.only(own) for own, known in enumerate(told)]
+            own = [known.only(one) for one, known in enumerate(told)]
+            return [known.without_interrupted() for known in own + told]
     return []
 
 
@@ -126,7 +131,10 @@ def gather_bundle(private: Private, own: Bundle, root: int) -> Bundle:
                         for rank in set(merged.ranks) & set(other.ranks)
                         if peer <= (rank - root) % private.size < peer + step
                     )
-                    merged = Bundle.merge((theirs, merged, other), capped=True)
+                    known = [theirs, merged, other]
+                    if theirs.ranks:
+                        known[:0] = [one.without_interrupted() for one in known]
+                    merged = Bundle.merge(known, capped=True)
                     data = merged.encode()
                 except MemoryError:
                     # Pass on what there is: the others wait for this message.

@@ -22,10 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from allraise.bundle import Bundle
 from allraise.capture import capture
 from allraise.carrier import FileCarrier, MessageCarrier
 from allraise.collector import OWN, PARTIAL, WHOLE, Outcome
 from allraise.exceptions import CheckpointException, PeerFailure
+from allraise.exits import exit_now, watch_exits
 from allraise.private import resolve_comm
 from allraise.publishing import (
     DEFAULT_PATH,
@@ -37,12 +39,12 @@ from allraise.publishing import (
 )
 from allraise.record import Link, Record
 from allraise.report import Report
+from allraise.spool import Spool, folder_for_job, usable_folder, use
 from allraise.stacks import program_frames
 from allraise.viewer import sanitise
 from allraise.witness import MAX_EXTRAS, Witness
 
 if TYPE_CHECKING:
-    from allraise.bundle import Bundle
     from allraise.carrier import Carrier
 
 # Printed right before MPI_Abort, a report was lost under MPICH in 6 of 30 runs;
@@ -111,10 +113,22 @@ class _Job:
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self.threads_may_call = MPI.Query_thread() == MPI.THREAD_MULTIPLE
         self.end = _record("finished", "finished")
+        self.spool = self._make_spool()
         self._masks = threading.local()  # the signal mask, of a thread that forks
         self.witness = Witness(
             self._carrier(), options.grace_s, self.publish, self.end_job
         )
+
+    def _make_spool(self) -> Spool:
+        """Choose the folder for what dying ranks leave. Collective over comm."""
+        told = ""
+        if self.rank == 0:
+            folder, line = usable_folder(folder_for_job(self.options.report))
+            write_error_stream(line)
+            told = str(folder)
+        spool = Spool(Path(self.comm.bcast(told, 0)), self.rank, self.size)
+        use(spool)
+        return spool
 
     def _carrier(self) -> Carrier:
         """Make what carries between helper threads. Collective over comm."""
@@ -132,11 +146,21 @@ class _Job:
 
     def publish(self, outcome: Outcome) -> None:
         """Show and store what was found; runs in the helper thread."""
-        report = Report.here(outcome.step, outcome.bundle, self.size)
+        silent = [
+            rank
+            for ranks, record in outcome.bundle.records()
+            if record.kind == "silent"
+            for rank in ranks
+        ]
+        left = self.spool.known_of(silent) if silent else Bundle()
+        bundle = Bundle.merge((left, outcome.bundle))
+        report = Report.here(outcome.step, bundle, self.size)
         report.environment["exit_code"] = shell_code(outcome.code)
         report.environment["ended_because"] = outcome.why
         path = expand_path(self.options.report, outcome.step, job_id(os.environ))
         where = save_somewhere(report, path)
+        if where.startswith("report: "):
+            self.spool.remove()
         n_failed = len(report.failed_ranks)
         style = self.options.style or default_style(n_failed)
         try:
@@ -159,7 +183,7 @@ class _Job:
         # A failed rank's main thread does it. If there is none, or it is stuck:
         time.sleep(KILLED_WITHIN_S / 2)
         self.witness.clean_up()
-        os._exit(shell_code(code))
+        exit_now(shell_code(code))
 
     def fail(self, exc: BaseException) -> NoReturn:
         """Report the exception that the program ended with, and end the job."""
@@ -170,7 +194,9 @@ class _Job:
         step = agreed.step if agreed is not None else ""
         witness = self.witness
         if witness.is_alive():
-            found = [(p, bundle.encode()) for p, bundle in self._findings(exc, agreed)]
+            findings = self._findings(exc, agreed)
+            self.spool.keep(step, Bundle.merge(bundle for _, bundle in findings))
+            found = [(p, bundle.encode()) for p, bundle in findings]
             witness.fail(("failed", code, found, step, has_hook))
         else:  # MPI has been finalized: each for itself
             bundle = witness.own_bundle(_captured(exc))
@@ -184,7 +210,7 @@ class _Job:
                 witness.clean_up()
                 self.comm.Abort(shell_code(witness.code))
             time.sleep(KILLED_WITHIN_S)
-            os._exit(shell_code(witness.code))
+            exit_now(shell_code(witness.code))
         sys.exit(shell_code(witness.code or code))
 
     def _findings(
@@ -206,7 +232,10 @@ class _Job:
 
     def leave(self, *_args: object) -> None:
         """Say that this rank has reached the end; at exit, or at ``MPI_Finalize``."""
-        if os.getpid() != self.pid or not self.threads_may_call:
+        if os.getpid() != self.pid:
+            return
+        self.spool.clear()
+        if not self.threads_may_call:
             return
         began = time.monotonic()
 
@@ -224,6 +253,8 @@ class _Job:
         """Begin to listen: threads, exits, signals."""
         from mpi4py import MPI
 
+        self.spool.watch_crashes()
+        watch_exits(self.rank)
         self.witness.start()
         # First in, last out: after the program's own exit functions.
         atexit.register(self.leave)

@@ -49,6 +49,7 @@ class Private:
         size: Its size.
         counts: One number for each open region and one for the top: how many
             regions were entered within it so far.
+        spooled: Whether a failure is written down that the peers do not know yet.
         steps: Each open region.
         settled: The depth at which a failure was agreed, and the exception that
             is due there, while this rank is still deeper.
@@ -92,6 +93,7 @@ class Private:
         "rank",
         "settled",
         "size",
+        "spooled",
         "steps",
         "total",
         "wakes",
@@ -106,6 +108,7 @@ class Private:
         self.watched: tuple[Private, ...] = ()
         self.group: MPI.Group | None = None
         self.lifeboat: Any = None
+        self.spooled = False
         self.closed = False
         self.comm = comm
         self.rank = rank

@@ -59,6 +59,15 @@ def describe(report: Report) -> str:
     return "".join(f"{sanitise(line)}\n" for line in lines if line)
 
 
+def _load(path: Path) -> Report:
+    """Read a report file, or the folder of a job that left none."""
+    if path.is_dir():
+        from allraise.spool import load_spool
+
+        return load_spool(path)
+    return load_report(path)
+
+
 def show(options: argparse.Namespace, style: str | None) -> int:
     """Print a report, or write it as a page.
 
@@ -68,7 +77,7 @@ def show(options: argparse.Namespace, style: str | None) -> int:
         The exit code: 2 where the file is no report, and says so.
     """
     try:
-        report = load_report(options.path)
+        report = _load(Path(options.path))
         if options.rank is not None:
             report = report.only(options.rank)
     except (OSError, ValueError) as error:

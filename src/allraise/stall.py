@@ -134,6 +134,15 @@ def read_stacks(pid: int, fd: int) -> dict[int, tuple[Frame, ...]]:
         text = Path(f"/proc/{pid}/fd/{fd}").read_text(errors="replace")
     except OSError:
         return {}
+    return parse_stacks(text)
+
+
+def parse_stacks(text: str) -> dict[int, tuple[Frame, ...]]:
+    """Read what `faulthandler` has written. Not collective.
+
+    Returns:
+        For each thread, by its Python identifier, its frames, outermost first.
+    """
     stacks: dict[int, tuple[Frame, ...]] = {}
     for line in text.splitlines():
         header = _HEADER.match(line)

@@ -31,7 +31,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from allraise.bundle import Bundle
-from allraise.capture import capture, origin_here
+from allraise.capture import capture, is_own_file, origin_here
 from allraise.contribution import brief, contribution
 from allraise.ending import abort_job, publish_last
 from allraise.hang import user_frames
@@ -41,6 +41,7 @@ from allraise.ranks import RankSet
 from allraise.record import DIED, INTERRUPTED, Link, Record, minimal
 from allraise.report import Report
 from allraise.signals import room_on_the_stack, signals_held_back
+from allraise.spool import current as current_spool
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -188,8 +189,10 @@ def _own_bundle(side: Private, private: Private, exc: BaseException | None) -> B
     if exc is None:
         region = private.steps[-1] if private.steps else ""
         step = region if isinstance(region, str) else region[0]
-        text = f"at the end of step {step!r}" if step else "in allraise"
+        text = f"at the end of step {step!r}" if step else "outside of any step"
         frames = user_frames(sys._getframe())  # noqa: SLF001 the documented way
+        if all(is_own_file(frame.filename) for frame in frames):  # at exit
+            text, frames = "at the end of the program", ()
         link = Link("blocked", text, (f"blocked: {text}\n",), (), frames)
         return Bundle.of(rank, Record((link,), origin=origin_here(), kind="blocked"))
     if _is_consequence(exc):
@@ -222,12 +225,18 @@ def _merged(
             bundles.append(Bundle.of(rank, minimal("<unknown>", text)))
     told = Bundle()
     silent = set(range(side.size)) - dead - set(found) - {side.rank}
+    crashes = Bundle()
+    spool = current_spool()
+    # In COMM_WORLD the spool's ranks are the meeting's.
+    if spool is not None and dead and side.size == spool.size:
+        crashes = spool.known_of(dead)
     if dead:
         told.add(RankSet(dead), minimal("died", _DIED, DIED))
     if silent:
         told.add(RankSet(silent), minimal("silent", _SILENT, "silent"))
-    # A dead rank may have failed before, and others know with what.
-    return Bundle.merge((told, *bundles), capped=side.size > MAX_UNCAPPED_RANKS)
+    return Bundle.merge(
+        (crashes, told, *bundles), capped=side.size > MAX_UNCAPPED_RANKS
+    )
 
 
 class Meeting:

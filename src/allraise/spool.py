@@ -1,0 +1,224 @@
+"""What each rank leaves in a folder, for when nobody is left to report.
+
+Owns the folder beside the report file, ``PATH.d``::
+
+    rank-3.json    the failure of rank 3, a report by itself, written before its
+                   peers are woken; removed when they know it
+    rank-3.txt     what `faulthandler` writes when rank 3 crashes in C
+
+Where the MPI has no fault tolerance, the launcher kills a job at once when one of
+its processes dies. Then this is what remains, and ``allraise show PATH.d`` merges
+it. Ranks are those of ``COMM_WORLD``. Nothing remains of a job that ends well, nor
+of one whose report was written.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import re
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from allraise.bundle import Bundle
+from allraise.capture import capture
+from allraise.exceptions import CheckpointException, PeerFailure
+from allraise.publishing import expand_path, job_id
+from allraise.ranks import RankSet
+from allraise.record import DIED, Link, Origin, Record
+from allraise.report import Report, load_report
+from allraise.settings import read_settings
+from allraise.stall import parse_stacks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_NAME = re.compile(r"rank-(\d+)\.(json|txt)")
+
+
+def folder_of(path: Path) -> Path:
+    """Return the folder that belongs to a report file."""
+    return path.with_name(f"{path.name}.d")
+
+
+def folder_for_job(template: str) -> Path:
+    """Return the folder for a report whose step is not known yet."""
+    return folder_of(expand_path(template, "", job_id(os.environ))).absolute()
+
+
+class Spool:
+    """One rank's part of the folder. Not collective. Never raises.
+
+    Args:
+        folder: The same on all ranks; made when it is needed.
+        rank: In ``COMM_WORLD``.
+        size: Of ``COMM_WORLD``.
+    """
+
+    def __init__(self, folder: Path, rank: int, size: int) -> None:
+        self.folder = folder
+        self.rank, self.size = rank, size
+        self._crash_file: Any = None
+
+    def watch_crashes(self) -> None:
+        """Have the stack written if this process crashes in C.
+
+        What the user has switched on already stays as it is.
+        """
+        if faulthandler.is_enabled():
+            return
+        with suppress(OSError, RuntimeError):
+            self.folder.mkdir(exist_ok=True)
+            self._crash_file = self._path("txt").open("wb")
+            faulthandler.enable(self._crash_file)
+
+    def keep(self, step: str, bundle: Bundle) -> None:
+        """Write down what this rank knows."""
+        with suppress(Exception):
+            self.folder.mkdir(exist_ok=True)
+            report = Report.here(step, bundle, self.size)
+            part = self.folder / f".rank-{self.rank}"
+            # Not Report.save, which waits for the disk: the process may die, the
+            # machine need not.
+            part.write_text(json.dumps(report.to_dict()), encoding="ascii")
+            part.replace(self._path("json"))
+
+    def discard(self) -> None:
+        """Remove what `keep` wrote: the peers know it."""
+        with suppress(OSError):
+            self._path("json").unlink(missing_ok=True)
+            if self._crash_file is None:
+                self.folder.rmdir()  # by the last one
+
+    def clear(self) -> None:
+        """Leave nothing: this rank has come to a good end."""
+        if self._crash_file is not None:
+            faulthandler.disable()
+            self._crash_file = None
+            with suppress(OSError):
+                self._path("txt").unlink(missing_ok=True)
+        self.discard()
+
+    def known_of(self, ranks: Iterable[int]) -> Bundle:
+        """Return what ranks that cannot answer have left."""
+        with suppress(Exception):
+            return _read(self.folder)[0].among(ranks)
+        return Bundle()
+
+    def remove(self) -> None:
+        """Remove all of it: the report has been written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, suffix: str) -> Path:
+        return self.folder / f"rank-{self.rank}.{suffix}"
+
+
+_current: Spool | None = None
+
+
+def use(spool: Spool) -> None:
+    """Have guards use this one, whatever the environment says."""
+    global _current  # noqa: PLW0603 one a process, or none
+    _current = spool
+
+
+def current() -> Spool | None:
+    """Return this process's; made where ``ALLRAISE_REPORT`` is set.
+
+    Not collective. None if nobody has asked for a report.
+    """
+    if _current is None:
+        template = read_settings().report
+        if template:
+            from allraise.private import resolve_comm
+
+            world = resolve_comm(None)
+            rank, size = world.Get_rank(), world.Get_size()
+            use(Spool(folder_for_job(template), rank, size))
+    return _current
+
+
+def keep_failure(step: str, exc: BaseException) -> bool:
+    """Write down a failure before the peers are woken.
+
+    Not collective. Never raises.
+
+    Returns:
+        Whether there is something to `Spool.discard` after the agreement.
+    """
+    known = isinstance(exc, CheckpointException) and exc.agreed is not None
+    if known or isinstance(exc, PeerFailure):
+        return False
+    with suppress(Exception):
+        spool = current()
+        if spool is not None:
+            spool.keep(step, Bundle.of(spool.rank, capture(exc)))
+            return True
+    return False
+
+
+def discard_failure() -> None:
+    """Remove what `keep_failure` wrote. Not collective."""
+    if _current is not None:
+        _current.discard()
+
+
+def remove_current() -> None:
+    """Remove the folder: the report has been written. Not collective."""
+    if _current is not None:
+        _current.remove()
+
+
+def usable_folder(folder: Path) -> tuple[Path, str]:
+    """Return a folder that can be made, and a line that says so if it is another."""
+    if os.access(folder.parent, os.W_OK):
+        return folder, ""
+    other = Path(tempfile.gettempdir()) / f"{folder.name}-{os.getpid()}"
+    return other, f"allraise: what dying ranks leave goes to {other}\n"
+
+
+def load_spool(folder: Path) -> Report:
+    """Read what the ranks have left, as one report.
+
+    Not collective.
+
+    Raises:
+        ValueError: There is nothing.
+    """
+    bundle, step, size, environment = _read(folder)
+    if not bundle.ranks:
+        msg = f"{folder} holds nothing that a rank has left"
+        raise ValueError(msg)
+    return Report(step, bundle, size, environment)
+
+
+def _read(folder: Path) -> tuple[Bundle, str, int | None, dict[str, Any]]:
+    told: list[Bundle] = []
+    crashes = Bundle()
+    step, size, environment = "", None, {}
+    for path in sorted(folder.iterdir()):
+        found = _NAME.fullmatch(path.name)
+        if found and found[2] == "json":
+            report = load_report(path)
+            told.append(report.bundle)
+            step, size, environment = report.step, report.size, report.environment
+        elif found and path.stat().st_size:
+            record = _crash_record(path)
+            crashes.add(RankSet((int(found[1]),)), record)
+    return Bundle.merge((crashes, *told)), step, size, environment
+
+
+def _crash_record(path: Path) -> Record:
+    """Make a record of what `faulthandler` wrote."""
+    text = path.read_text(errors="replace")
+    message = text.partition("\n")[0].removeprefix("Fatal Python error: ")
+    stacks = parse_stacks(text)
+    current_thread = re.search(r"^Current thread 0x([0-9a-f]+)", text, re.MULTILINE)
+    key = int(current_thread[1], 16) if current_thread else None
+    frames = stacks.get(key or 0) or next(iter(stacks.values()), ())
+    link = Link("died", message, (f"died: {message}\n",), (), frames)
+    return Record((link,), origin=Origin("", 0, path.stat().st_mtime), kind=DIED)
