@@ -285,10 +285,11 @@ def _reports() -> list[Fault]:
     return found
 
 
+# In the words of the launcher, or of the survivors where there are any (ULFM).
 DEATHS = {
-    "SIGKILL": ("signal 9", "SIGNAL: 9", "Killed"),
-    "SIGSEGV": ("signal 11", "SIGNAL: 11", "Segmentation fault"),
-    "abort": ("signal 6", "SIGNAL: 6", "Aborted"),
+    "SIGKILL": ("signal 9", "SIGNAL: 9", "Killed", "rank 1 died"),
+    "SIGSEGV": ("signal 11", "SIGNAL: 11", "Segmentation fault", "rank 1 died"),
+    "abort": ("signal 6", "SIGNAL: 6", "Aborted", "rank 1 died"),
 }
 
 

@@ -121,16 +121,13 @@ def leave(
         failure already, or where every rank's arguments were refused; None if
         no rank failed.
     """
-    if private.settled is not None:
-        depth, outcome = private.settled
-        _close(private, depth)
-        return outcome
+    if private.settled is not None or private.watched:
+        depth, outcome = _settled(private)
+        if outcome is not None:
+            _close(private, depth)
+            return outcome
     if private.comm is None:
-        if exc is not None and not refused:
-            with room_on_the_stack():
-                exc = _fail_alone(private, exc)
-        _close(private, None)
-        return exc
+        return _leave_alone(private, exc, refused=refused)
     try:
         if private.watched or exc is not None:
             _look_around(private, exc)
@@ -194,6 +191,19 @@ def _reduce(
     return *reduce_vector(private, exc, place, refused=refused), True
 
 
+def _settled(private: Private) -> tuple[int | None, BaseException | None]:
+    """Return what is settled here or around, while this rank is on its way there.
+
+    Not collective. The depth is None where it is another communicator's.
+    """
+    if private.settled is not None:
+        return private.settled
+    for side in private.watched:
+        if side.settled is not None:
+            return None, side.settled[1]
+    return None, None
+
+
 def _look_around(private: Private, exc: BaseException | None) -> None:
     """Wake those who wait for this rank, unless it is itself to leave.
 
@@ -220,6 +230,17 @@ def _close(private: Private, failed_depth: int | None) -> None:
     private.steps.pop()
     private.counts.pop()
     close_region(private)
+
+
+def _leave_alone(
+    private: Private, exc: BaseException | None, *, refused: bool
+) -> BaseException | None:
+    """Close a region on a communicator of one rank."""
+    if exc is not None and not refused:
+        with room_on_the_stack():
+            exc = _fail_alone(private, exc)
+    _close(private, None)
+    return exc
 
 
 def _fail_alone(private: Private, exc: BaseException) -> BaseException:
@@ -252,7 +273,7 @@ def _fail_with_peers(
     private.met_at = time.monotonic()
     try:
         if woke:
-            clear(private)
+            clear(private, verdict.depth)
         failure = _fail(private, exc, verdict, refused=refused)
         if private.spooled:
             private.spooled = False

@@ -61,29 +61,45 @@ class MessageCarrier:
         self._comm.Set_errhandler(MPI.ERRORS_RETURN)
         self._status = MPI.Status()
         self._byte = MPI.BYTE
+        self._error = MPI.Exception
         self._under_way: list[tuple[MPI.Request, bytes]] = []
 
     def send(self, dest: int, data: bytes) -> None:
         """Send to a rank; returns at once."""
-        request = self._comm.Isend([data, self._byte], dest, TAG)
-        self._under_way = [pair for pair in self._under_way if not pair[0].Test()]
-        self._under_way.append((request, data))
+        self._look_after_sends()
+        with contextlib.suppress(self._error):  # to a rank that has died
+            request = self._comm.Isend([data, self._byte], dest, TAG)
+            self._under_way.append((request, data))
+
+    def _look_after_sends(self) -> None:
+        left = []
+        for request, data in self._under_way:
+            with contextlib.suppress(self._error):
+                if not request.Test():
+                    left.append((request, data))
+        self._under_way = left
 
     def receive(self) -> list[tuple[int, bytes]]:
         """Return what has come."""
         found = []
-        while (message := self._comm.Improbe(status=self._status)) is not None:
-            data = bytearray(self._status.Get_count(self._byte))
-            source = self._status.Get_source()
-            message.Recv([data, self._byte])
-            found.append((source, bytes(data)))
+        try:
+            while (message := self._comm.Improbe(status=self._status)) is not None:
+                data = bytearray(self._status.Get_count(self._byte))
+                source = self._status.Get_source()
+                message.Recv([data, self._byte])
+                found.append((source, bytes(data)))
+        except self._error:
+            # With ULFM: a rank has died, and nothing is received from any rank
+            # until that was acknowledged.
+            with contextlib.suppress(self._error, NotImplementedError):
+                self._comm.Ack_failed()
         return found
 
     def flush(self, limit_s: float) -> None:
         """Wait until what was sent has left."""
         deadline = time.monotonic() + limit_s
         while self._under_way and time.monotonic() < deadline:
-            self._under_way = [pair for pair in self._under_way if not pair[0].Test()]
+            self._look_after_sends()
             time.sleep(0.001)
 
     def close(self) -> None:

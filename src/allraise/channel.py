@@ -48,9 +48,10 @@ if TYPE_CHECKING:
 TAG = 1201  # of announcements, on the private communicator
 DIRECT_LIMIT = 64  # ranks; 63 small sends cost a failing rank some 30 us
 
-# A message: the rank that failed first, how many pairs follow, then pairs of
-# (communicator, gates entered). Long lists go in several messages.
-HEAD = 2
+# A message: the rank that failed first, the depth of the region in which one has
+# failed, how many pairs follow, then pairs of (communicator, gates entered). Long
+# lists go in several messages.
+HEAD = 3
 MAX_PAIRS = 31
 WORDS = HEAD + 2 * MAX_PAIRS
 
@@ -107,36 +108,45 @@ class Channel(Waits):
             inner: channels whose group lies within this one's. They are given up
                 with it, so their gates are told too.
         """
-        if not self.failed:
-            self.failed, self.failed_rank = True, self.rank
+        is_further_out = self._fail(self.rank, len(self.open))
         told = [gates for channel in (self, *inner) for gates in channel.gates]
         told += self.pending
         told += self.gates_within()
         numbers = {gates.ident: gates.entered for gates in told}
-        self._tell(self.announced.learn(numbers))
+        news = self.announced.learn(numbers)
+        if news or is_further_out:
+            self._tell(news)
 
     def read(self) -> None:
         """Take in the message that was received, and listen for the next."""
         message = self._message.tolist()
         self._message[0] = UNKNOWN
         self.listen.Start()
-        rank, n_pairs, *pairs = message
+        rank, depth, n_pairs, *pairs = message
         if rank == UNKNOWN:
             return
         self._n_received += 1
-        if not self.failed:
-            self.failed, self.failed_rank = True, rank
+        is_further_out = self._fail(rank, depth)
         pairs = pairs[: 2 * n_pairs]
         numbers = dict(zip(pairs[::2], pairs[1::2], strict=True))
         news = self.announced.learn(numbers)
-        if self.needs_relay:
+        if self.needs_relay and (news or is_further_out):
             self._tell(news)
+
+    def _fail(self, rank: int, depth: int) -> bool:
+        """Note a failure; return whether it is the first, or further out."""
+        if self.failed and depth >= self.failed_depth:
+            return False
+        if not self.failed:
+            self.failed, self.failed_rank = True, rank
+        self.failed_depth = depth
+        return True
 
     def _tell(self, news: dict[int, int]) -> None:
         pairs = list(news.items())
-        for i in range(0, len(pairs), MAX_PAIRS):
+        for i in range(0, max(len(pairs), 1), MAX_PAIRS):
             part = pairs[i : i + MAX_PAIRS]
-            message = array("q", [self.failed_rank, len(part)])
+            message = array("q", [self.failed_rank, self.failed_depth, len(part)])
             for pair in part:
                 message.extend(pair)
             for rank in self._told:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Final
 from allraise.exceptions import PeerFailure
 from allraise.gates import Gates, new_ident
 from allraise.lane import LEAKED, UNKNOWN
-from allraise.nesting import enclosing, within
+from allraise.nesting import enclosing, note_twins, watch_anew, within
 from allraise.private import Private, known_private, register
 from allraise.survivors import end_if_died_first, is_mpi_error, watch_exit
 from allraise.ulfm import is_active, make_channels
@@ -60,6 +60,7 @@ def private_of(comm: MPI.Intracomm) -> Private:
 
     Raises:
         PeerFailure: A region on a communicator around this one has failed.
+        BaseException: What is settled there, while this rank is on its way out.
     """
     known = known_private(comm)
     if known is not None:
@@ -82,10 +83,39 @@ def _create(comm: MPI.Intracomm) -> Private:
         return private
     group = comm.Get_group()
     around = enclosing(group)
+    for side in around:
+        if side.settled is not None:
+            raise side.settled[1]
     if around:
         _meet(group, rank, around)
+    private = Private(None, rank, size, MPI.MAX)
+    private.group = group
     # The interruptible communicator of a region is not to wait at gates here.
-    plain = getattr(comm, "plain", comm)
+    _connect(private, getattr(comm, "plain", comm))
+    register(comm, private)
+    note_twins(private)
+    return private
+
+
+def renew(private: Private) -> None:
+    """Give a side another private communicator, for the old one is out of step.
+
+    Collective over comm.
+    """
+    from mpi4py import MPI
+
+    # What was given up may still write to the vectors.
+    LEAKED.extend((private.comm, private.mine, private.total))
+    private.mine, private.total = array("q", private.mine), array("q", private.total)
+    users = MPI.Intracomm(MPI.Comm.fromhandle(private.handle))
+    _connect(private, users)
+    watch_anew()
+
+
+def _connect(private: Private, plain: MPI.Intracomm) -> None:
+    """Make what a side communicates on. Collective over comm."""
+    from mpi4py import MPI
+
     duplicate = plain.Dup()
     duplicate.Set_name("allraise")
     # An error in our own traffic is an exception, whatever handler the user's
@@ -97,18 +127,16 @@ def _create(comm: MPI.Intracomm) -> Private:
     mine = array("q", [-is_active(), new_ident(), new_ident()])
     most = array("q", bytes(8 * len(mine)))
     duplicate.Allreduce(mine, most, MPI.MAX)
-    private = Private(duplicate, rank, size, MPI.MAX)
-    private.group, private.gates = group, Gates(most[1])
+    private.comm, private.gates = duplicate, Gates(most[1])
     private.channel, private.beacon = make_channels(
         duplicate, lane, most[2], _interruption, revokes=most[0] < 0
     )
+    private.channel.open = private.beacon.open = private.steps
     private.beacon.gates_within = lambda: _gates_within(private)
     if most[0] < 0:
         private.lifeboat = duplicate.Dup()
         private.lifeboat.Set_name("allraise lifeboat")
         watch_exit()
-    register(comm, private)
-    return private
 
 
 def _meet(group: MPI.Group, rank: int, around: list[Private]) -> None:
@@ -124,7 +152,7 @@ def _meet(group: MPI.Group, rank: int, around: list[Private]) -> None:
     outer = around[0]
     beacons: list[Channel] = [side.beacon for side in around]
     ranks = MPI.Group.Translate_ranks(group, None, outer.group)
-    ident = _ident_of(array("q", ranks).tobytes(), outer)
+    ident = _ident_of(array("q", ranks).tobytes(), around)
     gates = Gates(ident)
     for beacon in beacons:
         beacon.pending.append(gates)
@@ -137,13 +165,16 @@ def _meet(group: MPI.Group, rank: int, around: list[Private]) -> None:
             beacon.pending.remove(gates)
 
 
-def _ident_of(name: bytes, outer: Private) -> int:
+def _ident_of(name: bytes, around: list[Private]) -> int:
     """Return a number for a communicator that is being made.
 
     Not collective: every member makes the same one of the group and of how many
-    were made of it since the region around last failed.
+    were made of it since a region around last failed.
     """
-    generation = b"%d %d" % (outer.gates.ident if outer.gates else 0, outer.n_failed)
+    generation = b" ".join(
+        b"%d %d" % (side.gates.ident if side.gates else 0, side.n_failed)
+        for side in around
+    )
     _made[name, generation] += 1
     text = name + generation + b" %d" % _made[name, generation]
     digest = hashlib.blake2b(text, digest_size=8).digest()
@@ -180,7 +211,7 @@ def _exchange(
             LEAKED.append(send)
         watched = [request, *(beacon.listen for beacon in beacons)]
         while True:
-            failed = [beacon for beacon in beacons if beacon.failed]
+            failed = [beacon for beacon in beacons if beacon.has_failed_around]
             closed = first or any(b.announced.closes(gates) for b in beacons)
             if failed and closed:
                 # Small enough never to arrive late, and tagged for this alone.

@@ -16,7 +16,7 @@ that gets its context id.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from allraise.gates import Gates, new_ident
@@ -61,6 +61,8 @@ class Lane:
         self.interruption = interruption
         self.failed = False  # this rank has failed, or knows of one that has
         self.failed_rank = UNKNOWN
+        self.failed_depth = 0  # the outermost at which one is known to have failed
+        self.open: Sequence[object] = ()  # the regions open on this communicator
         self.last_failed_rank = UNKNOWN  # of the region before
         self.generation = 0  # communicators and requests of an older one raise
         self.used = False  # something else than gates took place on the lane
@@ -99,6 +101,15 @@ class Lane:
         self.derived: list[MPI.Intracomm] = []
         self.cached = None
         self.used = False
+
+    @property
+    def has_failed_around(self) -> bool:
+        """Whether a failure ends what this rank does within its regions here.
+
+        For regions on other communicators within: a peer that is ahead may have
+        failed in a region further in, which this rank still comes to.
+        """
+        return self.failed and self.failed_depth <= len(self.open)
 
     def keep(self, request: MPI.Request) -> None:
         """Keep a started request, and so its buffers, until it is done.

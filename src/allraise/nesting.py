@@ -14,9 +14,21 @@ fewer of them. Otherwise all have entered or will, and it ends. So B's agreement
 ends on all its members or on none, and the collectives that follow a failed one
 need no watching.
 
-**When A has failed**, every rank forgets its private communicators whose group
+All ranks of B must use one kind of reduction, wherever they stand in it. Where
+regions on two communicators of the same ranks are within each other, some may
+stand in the outermost one, which nothing is around: so the agreements on either
+are gates from the time that both are known (`Private.has_twin`).
+
+**When A has failed**, every rank gives up its private communicators whose group
 lies within A's, except A's own: a rule that each rank can apply alone and that
-all apply alike. The next guard on B makes a new one.
+all apply alike. Those with a region open around the one that failed are made anew
+at once, by all their ranks, which have all come to A's agreement. The others are
+forgotten, and the next guard on B makes a new one.
+
+**An announcement tells the depth** of the region that failed, for a rank that is
+behind may still be outside of it: a region on B ends only for the failure of one
+that is around it. Regions on B within one on A that has failed, once that is
+settled, end as those on A do: without an agreement.
 
 Where B reaches outside of A, B's other members know nothing of A: its agreement
 is not woken by A's failure and comes first.
@@ -103,16 +115,64 @@ def within(private: Private) -> list[Private]:
     ]
 
 
-def give_up_within(private: Private) -> None:
-    """Forget what lies within a communicator that has failed. Not collective.
+def give_up_within(private: Private, depth: int) -> list[Private]:
+    """Give up what lies within a communicator that has failed. Not collective.
 
     All its ranks call this alike, after the agreement.
+
+    Args:
+        private: Its side.
+        depth: Of the region that failed.
+
+    Returns:
+        What must be made anew, for it has a region around that one.
     """
+    around = _around(private, depth)
     for side in within(private):
-        forget(side)
+        if side not in around:
+            forget(side)
         side.channel.abandon()
         if side.beacon is not side.channel:
             side.beacon.abandon()
+    return [side for side in around if _contains(private, side.group)]
+
+
+def _around(private: Private, depth: int) -> list[Private]:
+    """Return the other sides with a region around one of this, outermost first."""
+    found: list[Private] = []
+    n_open = 0
+    for side, _ in _OPEN.regions:
+        n_open += side is private
+        if n_open == depth:
+            break
+        if side is not private and side not in found and side.size > 1:
+            found.append(side)
+    return found
+
+
+def within_here(private: Private) -> list[Private]:
+    """Return what lies within, and has no region around the innermost here.
+
+    Not collective.
+    """
+    around = _around(private, len(private.steps))
+    return [side for side in within(private) if side not in around]
+
+
+def watch_anew() -> None:
+    """Have open regions watch the channels that others have now. Not collective."""
+    for side, _ in _OPEN.regions:
+        _watch(side, side.watched)
+
+
+def note_twins(private: Private) -> None:
+    """Note of communicators of the same ranks that there are several.
+
+    Not collective.
+    """
+    for side in within(private):
+        if side.size == private.size:
+            side.has_twin = private.has_twin = True
 
 
 def _contains(outer: Private, group: MPI.Group | None) -> bool:

@@ -65,6 +65,7 @@ class Private:
         beacon: The channel by messages, the same one but under ULFM.
         gates: The agreements as numbered gates, for those nested in a region on
             another communicator.
+        has_twin: Whether another communicator of the same ranks was known once.
         watched: The sides of the open regions on other communicators that
             contain this one, innermost first.
         group: The group of the communicator.
@@ -83,6 +84,7 @@ class Private:
         "gates",
         "group",
         "handle",
+        "has_twin",
         "is_finalized",
         "last",
         "lifeboat",
@@ -105,6 +107,7 @@ class Private:
         self.channel: Any = None
         self.beacon: Any = None
         self.gates: Gates | None = None
+        self.has_twin = False
         self.watched: tuple[Private, ...] = ()
         self.group: MPI.Group | None = None
         self.lifeboat: Any = None

@@ -42,4 +42,5 @@ def may_wake(private: Private) -> bool:
 
     Its main thread does not, unless it waits for regions around this one too.
     """
-    return private.channel is not None and not private.watched and _may_call_mpi()
+    listens = private.watched or private.has_twin
+    return private.channel is not None and not listens and _may_call_mpi()

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 # How long the others wait for a survivor that does not come to MPI.
-ARRIVE_S: Final = 5.0
+ARRIVE_S: Final = 10.0
 
 # How long they wait for the report of the one that leads.
 REPORT_S: Final = 30.0
@@ -92,7 +92,9 @@ def end_if_died(
     if side.lifeboat is None:
         side = private
     try:
-        revoked = private.comm.Is_revoked()  # by a survivor; nobody else does
+        # By a survivor, nobody else does it; one communicator after the other.
+        around = {private, side, *private.watched}
+        revoked = any(known.comm.Is_revoked() for known in around)
         if not (revoked or dead_ranks(private) or dead_ranks(side)):
             return
     except Exception:

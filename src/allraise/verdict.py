@@ -21,9 +21,9 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from allraise.exceptions import CheckpointException
+from allraise.exceptions import CheckpointException, PeerFailure
 from allraise.private import VECTOR_LENGTH
-from allraise.signals import signals_held_back
+from allraise.signals import room_on_the_stack, signals_held_back
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -127,7 +127,11 @@ def reduce_vector(
     place -= depth << _PLACE_BITS
     mine, total = private.mine, private.total
     interruption = None
-    if private.watched or (private.wakes and private.beacon.needs_relay):
+    if (
+        private.has_twin
+        or private.watched
+        or (private.wakes and private.beacon.needs_relay)
+    ):
         return _reduce_watching(private, exc, place, digest, refused=refused)
     while True:
         severity = token = 0
@@ -149,7 +153,7 @@ def reduce_vector(
             )
             private.comm.Allreduce(mine, total, private.op)
         except BaseException as error:
-            if type(error).__module__ == "mpi4py.MPI":
+            if is_of_mpi(error):
                 raise
             if total[0] == _PENDING:
                 if isinstance(error, RecursionError):
@@ -162,6 +166,39 @@ def reduce_vector(
                 continue
             interruption = error
         return exc, interruption
+
+
+class _Reduction:
+    """One reduction, started once, however often it is waited for."""
+
+    def __init__(self, private: Private) -> None:
+        self.private = private
+        self.request: MPI.Request | None = None
+
+    def start(self) -> MPI.Request:
+        private = self.private
+        if self.request is None:
+            self.request = private.comm.Iallreduce(
+                private.mine, private.total, private.op
+            )
+        return self.request
+
+    def wait(self) -> BaseException | None:
+        """Wait for it, or raise; return what a signal handler raised meanwhile."""
+        private = self.private
+        entered = private.gates.entered if private.gates else 0
+        try:
+            if private.has_twin or private.watched:
+                late: BaseException | None = private.beacon.pass_gate(
+                    self.start, private.gates, "an agreement"
+                )
+                return late
+            private.beacon.relay_until(self.start())
+        except BaseException as error:
+            if private.gates and not (self.request and isinstance(error, PeerFailure)):
+                private.gates.entered = entered  # it was not, or will be again
+            raise
+        return None
 
 
 def _reduce_watching(
@@ -179,41 +216,41 @@ def _reduce_watching(
     Raises:
         PeerFailure: A region on a communicator around this one has failed.
     """
-    mine, total = private.mine, private.total
-
-    def start() -> MPI.Request:
-        request: MPI.Request = private.comm.Iallreduce(mine, total, private.op)
-        return request
-
-    late = None
-    try:
-        # It takes several calls, and must be started once.
-        with signals_held_back():
-            severity = token = 0
-            if exc is not None:
-                severity, token = severity_of(exc), token_of(private, exc)
-            _PACK_INTO(
-                mine,
-                0,
-                severity,
-                -refused,
-                place,
-                digest,
-                -digest,
-                token,
-                -token,
-                private.asking,
-            )
-            total[0] = _PENDING
-            if private.watched:
-                private.beacon.pass_gate(start, private.gates, "an agreement")
+    reduction = _Reduction(private)
+    late, is_done = None, False
+    while not is_done:
+        try:
+            # It takes several calls, and must be started once.
+            with room_on_the_stack(), signals_held_back():
+                if reduction.request is None:
+                    severity = token = 0
+                    if exc is not None:
+                        severity, token = severity_of(exc), token_of(private, exc)
+                    numbers = (severity, -refused, place, digest, -digest)
+                    _PACK_INTO(private.mine, 0, *numbers, token, -token, private.asking)
+                found = reduction.wait()
+                is_done = (
+                    True  # `total` does not tell: MPICH writes there from the start
+                )
+                late = late or found
+        except BaseException as error:
+            # Of a signal handler, or there is no agreement to be had.
+            if not is_done and (
+                isinstance(error, (PeerFailure, RecursionError)) or is_of_mpi(error)
+            ):
+                raise
+            if reduction.request is not None:  # the others count on this rank
+                late = late or error
             else:
-                private.beacon.relay_until(start())
-    except BaseException as error:
-        if total[0] == _PENDING:
-            raise
-        late = error  # from a signal handler, when all was done
+                if error.__context__ is None and error is not exc:
+                    error.__context__ = exc
+                exc, refused = error, False
     return exc, late
+
+
+def is_of_mpi(error: BaseException) -> bool:
+    """Tell an error of MPI's from what a signal handler raises. Not collective."""
+    return type(error).__module__ == "mpi4py.MPI"
 
 
 def read_verdict(private: Private) -> Verdict:

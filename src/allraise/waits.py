@@ -221,20 +221,24 @@ class Waits(Lane):
 
     def _give_up_if_failed(self, abandoned: Sequence[object], operation: str) -> None:
         # Receives and sends are given up for any failure: it woke the peer too.
-        if self.failed or any(channel.failed for channel in self.enclosing):
+        if self.failed or any(c.has_failed_around for c in self.enclosing):
             self._give_up(abandoned, operation)
 
     def _give_up_if_closed(
         self, gates: Gates, abandoned: Sequence[object], operation: str
     ) -> None:
-        channels = (self, *self.enclosing)
-        if any(channel.announced.closes(gates) for channel in channels):
-            self._give_up(abandoned, operation)
+        for i, channel in enumerate((self, *self.enclosing)):
+            if channel.announced.closes(gates):
+                self._give_up(abandoned, operation, i)
 
-    def _give_up(self, abandoned: Sequence[object], operation: str) -> NoReturn:
+    def _give_up(
+        self, abandoned: Sequence[object], operation: str, outer: int = 0
+    ) -> NoReturn:
         LEAKED.extend(abandoned)
         channels = (self, *self.enclosing)
         # Where an enclosing guard has failed, this rank stops for that one.
-        outer = max(i for i, channel in enumerate(channels) if channel.failed)
+        for i, channel in enumerate(channels):
+            if i > outer and channel.has_failed_around:
+                outer = i
         channels[outer].announce(channels[:outer])
         raise self.interruption(channels[outer].failed_rank, operation)

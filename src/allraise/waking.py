@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from allraise.nesting import give_up_within, within
+from allraise.creation import renew
+from allraise.nesting import give_up_within, within_here
 
 if TYPE_CHECKING:
     from allraise.private import Private
@@ -26,7 +27,7 @@ def announce(private: Private) -> None:
         for channel in _channels(private):
             # Who has heard of a failure has nothing to add, most often.
             channel.hear()
-            channel.announce([side.channel for side in within(private)])
+            channel.announce([side.channel for side in within_here(private)])
     except Exception as error:
         # MPI's. The report matters more, and those who are not woken have their
         # deadline.
@@ -48,10 +49,13 @@ def look_outside(private: Private) -> None:
 
     Raises:
         PeerFailure: It has.
+        BaseException: What is settled there, while this rank is on its way out.
     """
     for side in reversed(private.watched):
+        if side.settled is not None:
+            raise side.settled[1]
         side.beacon.hear()
-        if side.beacon.failed:
+        if side.beacon.has_failed_around:
             operation = "a region within its own"
             raise side.beacon.interruption(side.beacon.failed_rank, operation)
 
@@ -62,17 +66,22 @@ def tell_outside(private: Private) -> None:
     Not collective.
     """
     for side in private.watched:
-        if side.beacon.failed:
+        if side.beacon.has_failed_around:
             side.beacon.announce()
 
 
-def clear(private: Private) -> None:
-    """Receive what is still under way, and forget what lay within.
+def clear(private: Private, depth: int) -> None:
+    """Receive what is still under way, and give up what lay within.
 
     Collective over comm, right after an agreement that a rank has failed.
+
+    Args:
+        private: This rank's side.
+        depth: Of the region that failed.
     """
     if private.channel is None:
         return
     for channel in _channels(private):
         channel.drain()
-    give_up_within(private)
+    for side in give_up_within(private, depth):
+        renew(side)

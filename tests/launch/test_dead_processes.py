@@ -161,17 +161,19 @@ def test_an_agreed_failure_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_exit_in_the_middle_is_told_under_run():
+def test_an_exit_in_the_middle_is_told_under_run(tmp_path):
     """Open MPI's launcher says so; MPICH's says nothing at all."""
-    ended = run("exit", "agreement", launcher=["-m", "allraise", "run"])
+    launcher = ["-m", "allraise", "run", "--report", str(tmp_path / "report.json")]
+    ended = run("exit", "agreement", launcher=launcher)
     text = "allraise: rank 1 calls os._exit(0) before MPI_Finalize"
     assert text in ended.stderr, ended.output
     assert ", in die\n" in ended.stderr
 
 
 @needs_ulfm
-def test_an_exit_under_ulfm_is_a_death_under_run():
+def test_an_exit_under_ulfm_is_a_death_under_run(tmp_path):
     """Elsewhere Open MPI would not notice, and the others would wait for ever."""
-    ended = run("exit", "agreement", ulfm=True, launcher=["-m", "allraise", "run"])
+    launcher = ["-m", "allraise", "run", "--report", str(tmp_path / "report.json")]
+    ended = run("exit", "agreement", ulfm=True, launcher=launcher)
     assert "calls os._exit(0) before MPI_Finalize" in ended.stderr
     assert "step 'write': rank 1 died; the job is ended" in ended.stderr, ended.output
