@@ -5,7 +5,7 @@ records; knows nothing of with statements. One region, entry to exit::
 
     enter    counts and depth; raises what is settled
     (user)
-    leave    Allreduce(MAX) of seven int64                    every rank, always
+    leave    Allreduce(MAX) of eight int64                    every rank, always
              | nobody failed, all at one step: return         the success path
              | all carry one agreed failure: pass it on
              | else capture -> gather to the root -> bcast a summary
@@ -30,7 +30,7 @@ from allraise.contribution import brief, contribution
 from allraise.exceptions import Agreed, CheckpointException, PeerFailure
 from allraise.gathering import gather_bundle, spread_bytes
 from allraise.mismatch import explain_mismatch, position_of
-from allraise.nesting import close_region, open_region
+from allraise.nesting import close_region, enclosing, is_nested, open_region
 from allraise.record import dump_plain, load_plain, minimal
 from allraise.signals import room_on_the_stack, signals_held_back
 from allraise.spool import discard_failure, keep_failure
@@ -61,6 +61,10 @@ def enter(private: Private, region: Region) -> None:
     settled = private.settled
     if settled is not None and len(private.steps) >= settled[0]:
         raise settled[1]
+    if is_nested(private):
+        # What is around must be able to wake this rank here.
+        for side in reversed(enclosing(private.group, private)):
+            wake_from_now_on(side)
     open_region(private)
     if private.watched:
         try:
@@ -71,6 +75,32 @@ def enter(private: Private, region: Region) -> None:
     private.counts[-1] += 1
     private.counts.append(0)
     private.steps.append(region)
+
+
+def wake_from_now_on(private: Private) -> None:
+    """Let a failing rank wake its peers on this communicator from now on.
+
+    Collective over comm at its first use on a communicator, not collective
+    afterwards. A failing rank tells nobody before that, so that a failure costs
+    no message where nobody could be blocked. A rank asks when it first takes
+    ``g.comm``, or first enters a region within one on this communicator; the
+    others answer wherever they come to agree: at a guard's end they agree again
+    afterwards, and a rank that has failed before is met here, and not waited for.
+
+    Raises:
+        BaseException: What was agreed instead.
+    """
+    if private.wakes or private.comm is None:
+        return
+    enter(private, "")
+    private.asking = True
+    try:
+        outcome = leave(private, None, 0)
+    finally:
+        private.asking = False
+    if outcome is not None:
+        raise outcome
+    private.counts[-1] -= 1  # others may not have asked
 
 
 def leave(
@@ -101,11 +131,7 @@ def leave(
     try:
         if private.watched or exc is not None:
             _look_around(private, exc)
-        try:
-            exc, interruption = reduce_vector(private, exc, place, refused=refused)
-        except RecursionError:  # of this rank, before it could send anything
-            with room_on_the_stack():
-                exc, interruption = reduce_vector(private, exc, place, refused=refused)
+        exc, interruption, woke = _reduce(private, exc, place, refused=refused)
     except PeerFailure as woken:
         # A region around this one, on another communicator, has failed. The
         # other ranks here learn it too, and nobody waits for this one.
@@ -119,18 +145,50 @@ def leave(
     # Severity 0 and one hash: nobody failed, and all stand at one step. Read in
     # place, for this is every guard that goes well.
     total = private.total
-    if total[0] == 0 and total[3] == -total[4]:
+    if total[0] == 0 and (total[3] == -total[4] or private.asking):
         _close(private, None)
         failure = None
     else:
         with room_on_the_stack(), signals_held_back():
             verdict = read_verdict(private)
-            failure = _fail_with_peers(private, exc, verdict, refused=refused)
+            failure = _fail_with_peers(
+                private, exc, verdict, refused=refused, woke=woke
+            )
             private.settled = (verdict.depth, failure)
             _close(private, verdict.depth)
     if interruption is not None:
         raise interruption
     return failure
+
+
+def _reduce(
+    private: Private, exc: BaseException | None, place: int, *, refused: bool
+) -> tuple[BaseException | None, BaseException | None, bool]:
+    """Do the reduction; once more where a peer only asked to be woken.
+
+    Collective over comm.
+
+    Returns:
+        What `reduce_vector` returns, and whether a rank that had failed before it
+        has woken its peers.
+    """
+    woke = private.wakes
+    try:
+        exc, late = reduce_vector(private, exc, place, refused=refused)
+    except RecursionError:  # of this rank, before it could send anything
+        with room_on_the_stack():
+            exc, late = reduce_vector(private, exc, place, refused=refused)
+    total = private.total
+    if not total[7]:
+        return exc, late, woke
+    private.wakes = True
+    if total[0] or private.asking:
+        return exc, late, woke
+    # Nobody has failed, and this rank was not asking: its agreement is to come.
+    if late is not None:
+        exc = late  # whatever a signal's handler raised is a failure by then
+        _look_around(private, exc)
+    return *reduce_vector(private, exc, place, refused=refused), True
 
 
 def _settled(private: Private) -> tuple[int | None, BaseException | None]:
@@ -160,7 +218,8 @@ def _look_around(private: Private, exc: BaseException | None) -> None:
         if exc is not None:
             private.failed_at = time.monotonic()
             private.spooled = keep_failure(_step_of(private.steps[-1]), exc)
-            announce(private)
+            if private.wakes:
+                announce(private)
 
 
 def _close(private: Private, failed_depth: int | None) -> None:
@@ -198,13 +257,23 @@ def _fail_alone(private: Private, exc: BaseException) -> BaseException:
 
 
 def _fail_with_peers(
-    private: Private, exc: BaseException | None, verdict: Verdict, *, refused: bool
+    private: Private,
+    exc: BaseException | None,
+    verdict: Verdict,
+    *,
+    refused: bool,
+    woke: bool,
 ) -> BaseException:
     """Do as `_fail`, and end the job where a process dies meanwhile.
 
     Collective over comm.
     """
+    # All ranks leave the reduction within microseconds, whatever their clocks
+    # say. So failures are dated by how long before that they were.
+    private.met_at = time.monotonic()
     try:
+        if woke:
+            clear(private, verdict.depth)
         failure = _fail(private, exc, verdict, refused=refused)
         if private.spooled:
             private.spooled = False
@@ -222,11 +291,6 @@ def _fail(
 
     Collective over comm.
     """
-    # All ranks leave the reduction within microseconds, whatever their clocks
-    # say. So failures are dated by how long before that they were.
-    private.met_at = time.monotonic()
-    if verdict.severity:
-        clear(private, verdict.depth)
     if exc is not None and refused and verdict.minus_refused:
         return exc  # every rank's arguments were refused: each says why
     private.n_failed += 1

@@ -10,8 +10,9 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from allraise.agreement import enter, leave
+from allraise.agreement import enter, leave, wake_from_now_on
 from allraise.creation import private_of
+from allraise.nesting import enclosing
 from allraise.private import Private, known_private, resolve_comm
 from allraise.settings import read_settings
 from allraise.verdict import EVERYWHERE
@@ -156,7 +157,22 @@ def check_arguments(
             error.__cause__ = exc
         if resolved is None:
             raise
-        raise refuse(private_of(resolved), error)  # noqa: B904 the cause is set
+        raise refuse(_private_of(resolved), error)  # noqa: B904 the cause is set
+
+
+def _private_of(comm: MPI.Intracomm) -> Private:
+    """Return this rank's side, wherever in the program it is made.
+
+    Collective over comm at the first use on this communicator.
+    """
+    known = known_private(comm)
+    if known is not None:
+        return known
+    group = comm.Get_group()
+    for side in reversed(enclosing(group)):
+        wake_from_now_on(side)
+    group.Free()
+    return private_of(comm)
 
 
 def refuse(private: Private, error: Exception) -> BaseException:
@@ -193,7 +209,7 @@ def locate(
         CheckpointException: On every rank, where some ranks were refused.
     """
     try:
-        private = private_of(resolve_comm(comm))
+        private = _private_of(resolve_comm(comm))
     except (TypeError, ValueError) as error:
         error.__cause__ = exc
         raise

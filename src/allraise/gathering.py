@@ -6,7 +6,7 @@ them::
 
     few ranks     every rank --- comm.gather(bytes) ---> root
     many ranks    binomial tree: recv, merge, send ----> root, log P messages
-    then          root --- comm.bcast(bytes) ----------> every rank
+    then          root --- send, recv, send -----------> every rank, down a tree
 
 Why a tree: a gather puts P - 1 messages and P records into the root. Merged on
 the way, what arrives grows with the number of different failures and log P
@@ -33,6 +33,7 @@ MAX_GATHERED_RANKS: Final = 16
 
 # On the private communicator; the error channel has another.
 TAG_TREE: Final = 1
+TAG_SPREAD: Final = 2
 
 
 def _decode(data: bytes, rank: int) -> Bundle:
@@ -143,9 +144,21 @@ def gather_bundle(private: Private, own: Bundle, root: int) -> Bundle:
 
 
 def spread_bytes(private: Private, data: bytes, root: int) -> bytes:
-    """Give every rank the bytes of the root.
+    """Give every rank the bytes of the root, down a binomial tree.
 
-    Collective over comm.
+    Collective over comm. By small messages and not ``bcast``, so that the root,
+    which has the report, sends and goes on: it waits for nobody.
     """
-    spread: bytes = private.comm.bcast(data, root)
-    return spread
+    size = private.size
+    relative = (private.rank - root) % size
+    step = 1
+    while step < size and not relative & step:
+        step <<= 1
+    if relative:  # matched by the send of the parent in its own loop
+        parent = (relative - step + root) % size
+        data = private.comm.recv(None, parent, TAG_SPREAD)
+    while step > 1:
+        step >>= 1
+        if relative + step < size:
+            private.comm.send(data, (relative + step + root) % size, TAG_SPREAD)
+    return data

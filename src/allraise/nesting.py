@@ -56,6 +56,12 @@ class _Open(threading.local):
 _OPEN = _Open()
 
 
+def is_nested(private: Private) -> bool:
+    """Tell whether a region here would lie in one elsewhere. Not collective."""
+    regions = _OPEN.regions
+    return bool(regions) and regions[-1][0] is not private
+
+
 def open_region(private: Private) -> None:
     """Note that a region opens, and what it has to watch. Not collective."""
     regions = _OPEN.regions

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Region = str | tuple[str, str]
 
 # The numbers of the vector that is reduced; `verdict` says what they are.
-VECTOR_LENGTH = 7
+VECTOR_LENGTH = 8
 
 _HOW = "pass an intracommunicator such as MPI.COMM_WORLD, or None for COMM_WORLD"
 
@@ -58,6 +58,9 @@ class Private:
         failed_at: When this rank last failed, on its monotonic clock.
         met_at: When the ranks last met in an agreement that failed.
         is_finalized: Asks whether MPI is over.
+        wakes: Whether a failing rank wakes its peers here; every rank knows it
+            alike (see `agreement.wake_from_now_on`).
+        asking: Whether the innermost region is this rank's request for that.
         channel: What wakes those blocked on ``g.comm`` (see `channel`, `ulfm`).
         beacon: The channel by messages, the same one but under ULFM.
         gates: The agreements as numbered gates, for those nested in a region on
@@ -71,6 +74,7 @@ class Private:
     """
 
     __slots__ = (
+        "asking",
         "beacon",
         "channel",
         "closed",
@@ -94,10 +98,12 @@ class Private:
         "spooled",
         "steps",
         "total",
+        "wakes",
         "watched",
     )
 
     def __init__(self, comm: Any, rank: int, size: int, op: Any = None) -> None:
+        self.wakes = self.asking = False
         self.channel: Any = None
         self.beacon: Any = None
         self.gates: Gates | None = None

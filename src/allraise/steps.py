@@ -102,7 +102,7 @@ class CollectiveSteps:
                 nothing is reduced), if the reduction failed, or if a value
                 could not be carried.
 
-        Success costs three ``Allreduce`` of 56 bytes, a gather and a scatter.
+        Success costs three ``Allreduce`` of 64 bytes, a gather and a scatter.
         """
         region = self._region("reduce_scatter", step)
         value = self._attempt(region, lambda: self._dump(map_fun(), "map_fun"))
@@ -137,7 +137,7 @@ class CollectiveSteps:
         Raises:
             CheckpointException: As for `reduce_scatter`.
 
-        Success costs three ``Allreduce`` of 56 bytes, a gather and a bcast.
+        Success costs three ``Allreduce`` of 64 bytes, a gather and a bcast.
         """
         region = self._region("all_reduce", step)
         value = self._attempt(region, lambda: self._dump(map_fun(), "map_fun"))
@@ -167,7 +167,7 @@ class CollectiveSteps:
             CheckpointException: On every rank, if a map failed on any, or if a
                 value could not be carried.
 
-        Success costs two ``Allreduce`` of 56 bytes and an allgather.
+        Success costs two ``Allreduce`` of 64 bytes and an allgather.
         """
         region = self._region("all_gather", step)
         value = self._attempt(region, lambda: self._dump(map_fun(), "map_fun"))
@@ -189,7 +189,7 @@ class CollectiveSteps:
             CheckpointException: On every rank, if the map failed, or if the
                 value could not be carried.
 
-        Success costs two ``Allreduce`` of 56 bytes and a bcast.
+        Success costs two ``Allreduce`` of 64 bytes and a bcast.
         """
         region = self._region("broadcast", step)
 
@@ -208,7 +208,7 @@ class CollectiveSteps:
             CheckpointException: On every rank, if one has failed instead of
                 coming here, in a guard around this.
 
-        Costs one ``Allreduce`` of 56 bytes.
+        Costs one ``Allreduce`` of 64 bytes.
         """
         self._attempt(self._region("barrier", "barrier"), lambda: None)
 

@@ -1,6 +1,6 @@
 """The one Allreduce: the vector, and what it tells.
 
-Owns the seven int64 that each rank contributes and that, reduced with MAX, tell
+Owns the eight int64 that each rank contributes and that, reduced with MAX, tell
 every rank whether anyone failed, the outermost depth at which anyone stands,
 and whether all stand at the same step. Knows exceptions only by their severity
 and token.
@@ -12,6 +12,7 @@ A value and its negative tell whether all are equal::
     place           outermost depth first, then `everywhere` and `root`
     hash, - hash    of (step, depth, count), the same in every process
     token, - token  of the agreed failure that this rank's exception is
+    asking          1 if this rank wants to be woken from now on
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Verdict(NamedTuple):
     minus_hash_low: int
     token_high: int
     minus_token_low: int
+    asking: int
 
     @property
     def depth(self) -> int:
@@ -128,7 +130,7 @@ def reduce_vector(
     if (
         private.has_twin
         or private.watched
-        or (private.beacon is not None and private.beacon.needs_relay)
+        or (private.wakes and private.beacon.needs_relay)
     ):
         return _reduce_watching(private, exc, place, digest, refused=refused)
     while True:
@@ -138,7 +140,16 @@ def reduce_vector(
         total[0] = _PENDING
         try:
             _PACK_INTO(
-                mine, 0, severity, -refused, place, digest, -digest, token, -token
+                mine,
+                0,
+                severity,
+                -refused,
+                place,
+                digest,
+                -digest,
+                token,
+                -token,
+                private.asking,
             )
             private.comm.Allreduce(mine, total, private.op)
         except BaseException as error:
@@ -216,7 +227,7 @@ def _reduce_watching(
                     if exc is not None:
                         severity, token = severity_of(exc), token_of(private, exc)
                     numbers = (severity, -refused, place, digest, -digest)
-                    _PACK_INTO(private.mine, 0, *numbers, token, -token)
+                    _PACK_INTO(private.mine, 0, *numbers, token, -token, private.asking)
                 found = reduction.wait()
                 is_done = (
                     True  # `total` does not tell: MPICH writes there from the start
