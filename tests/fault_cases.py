@@ -37,7 +37,8 @@ ULFM = ("--with-ft", "ulfm")
 # a report to be written on a busy machine.
 PATIENT = {
     "PRTE_MCA_odls_base_sigkill_timeout": "30",
-    "OMPI_MCA_odls_base_sigkill_timeout": "30",
+    # Open MPI 4 waits that long whatever happens, MPI_Abort included.
+    "OMPI_MCA_odls_base_sigkill_timeout": "5",
 }
 
 
