@@ -243,7 +243,9 @@ def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cell", help="only this one")
-    parser.add_argument("--quick", action="store_true", help="two that build fast, and only tests/ranks")
+    parser.add_argument(
+        "--quick", action="store_true", help="two that build fast, and only tests/ranks"
+    )
     parser.add_argument("--ranks", metavar="N,N,...", help="instead of matrix.toml's")
     parser.add_argument("--keep-going", action="store_true", help="after a failure")
     parser.add_argument("--list", action="store_true", help="print the cells and end")
