@@ -14,6 +14,8 @@ MPI ?= openmpi
 NP ?= 1 2 3 4 8
 UNIT ?= tests/unit
 LAUNCH ?= tests/launch
+# Tests that start programs wait most of their time, so several go side by side.
+JOBS ?= 3
 
 VENV := .venv/$(MPI)
 RUN := $(VENV)/bin/python
@@ -34,7 +36,7 @@ demo: $(VENV)/.installed
 test: unit ranks launch
 
 unit: $(VENV)/.installed
-	$(RUN) -m pytest $(UNIT)
+	$(RUN) -m pytest --numprocesses $(JOBS) $(UNIT)
 
 # Every rank runs pytest; a rank that waits for ever is ended by the deadline.
 ranks: $(VENV)/.installed
@@ -44,7 +46,7 @@ ranks: $(VENV)/.installed
 	done
 
 launch: $(VENV)/.installed
-	$(RUN) -m pytest $(LAUNCH)
+	$(RUN) -m pytest --numprocesses $(JOBS) $(LAUNCH)
 
 # CELL=name: only that one; see .ci/matrix.toml.
 matrix:
