@@ -36,7 +36,7 @@ demo: $(VENV)/.installed
 test: unit ranks launch
 
 unit: $(VENV)/.installed
-	$(RUN) -m pytest --numprocesses $(JOBS) $(UNIT)
+	$(RUN) -m pytest $(UNIT)
 
 # Every rank runs pytest; a rank that waits for ever is ended by the deadline.
 ranks: $(VENV)/.installed
