@@ -146,13 +146,14 @@ class _Job:
 
     def publish(self, outcome: Outcome) -> None:
         """Show and store what was found; runs in the helper thread."""
-        silent = [
+        # Who was killed while it waited for its peers had said here what failed.
+        unexplained = [
             rank
             for ranks, record in outcome.bundle.records()
-            if record.kind == "silent"
+            if record.kind in ("silent", "signalled", "blocked", "running")
             for rank in ranks
         ]
-        left = self.spool.known_of(silent) if silent else Bundle()
+        left = self.spool.known_of(unexplained)
         bundle = Bundle.merge((left, outcome.bundle))
         report = Report.here(outcome.step, bundle, self.size)
         report.environment["exit_code"] = shell_code(outcome.code)

@@ -24,7 +24,9 @@ runs, and mpirun exits with 0 if the survivors do.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import functools
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -56,6 +58,8 @@ POLL_S: Final = 0.002
 
 # At exit, before the last look at who is dead.
 LAST_LOOK_S: Final = 0.05
+
+_PR_SET_PDEATHSIG: Final = 1
 
 # On the lifeboat, where there is no other traffic.
 TAG_RECORD: Final = 1
@@ -120,6 +124,17 @@ def end_if_died_first(comm: MPI.Intracomm, error: BaseException) -> None:
 def watch_exit() -> None:
     """See at exit whether a process has died since. Not collective."""
     atexit.register(_at_exit)
+    _end_with_launcher()
+
+
+def _end_with_launcher() -> None:
+    """Have the kernel end this process when the launcher's on its host does.
+
+    After a death, an abort ends Open MPI's launcher (5.0.11) and not the survivors,
+    who may be computing and see nothing of it.
+    """
+    with suppress(OSError, AttributeError):  # not on Linux
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def _at_exit() -> None:
@@ -171,8 +186,7 @@ def _tell(side: Private, private: Private, exc: BaseException | None) -> None:
     """Bring together what the survivors know, and report it on one of them."""
     _wake_all(side.lifeboat)
     own = _own_bundle(side, private, exc)
-    region = private.steps[-1] if private.steps else ""
-    step = region if isinstance(region, str) else region[0]
+    step = _step_of(private)
     meeting = Meeting(side, own.encode())
     found = meeting.meet()
     if found is None:
@@ -185,12 +199,17 @@ def _tell(side: Private, private: Private, exc: BaseException | None) -> None:
     publish_last(title, lambda: Report.here(step, bundle, side.size), lambda: title)
 
 
+def _step_of(private: Private) -> str:
+    """Return the innermost open region that has a name."""
+    names = [r if isinstance(r, str) else r[0] for r in private.steps]
+    return next((name for name in reversed(names) if name), "")
+
+
 def _own_bundle(side: Private, private: Private, exc: BaseException | None) -> Bundle:
     """Return this rank's own failure, or where it stands."""
     rank = side.rank
     if exc is None:
-        region = private.steps[-1] if private.steps else ""
-        step = region if isinstance(region, str) else region[0]
+        step = _step_of(private)
         text = f"at the end of step {step!r}" if step else "outside of any step"
         frames = user_frames(sys._getframe())  # noqa: SLF001 the documented way
         if all(is_own_file(frame.filename) for frame in frames):  # at exit

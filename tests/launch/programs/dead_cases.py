@@ -62,12 +62,23 @@ def nested():
             g.comm.Barrier()
 
 
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def split():
-    """The last rank fails by itself, in a guard on a half of the ranks."""
+    """The last rank fails after the death, in a guard on a half of the ranks."""
     half = comm.Split(rank % 2)
+    victim_pid = comm.bcast(os.getpid(), VICTIM)
     with allraise.guard(comm, "write"), allraise.guard(half, "half") as g:
         die()
         if rank == size - 1:
+            while is_alive(victim_pid):
+                time.sleep(0.01)
             raise OSError("disk full")
         g.comm.Barrier()
 
