@@ -70,6 +70,7 @@ def enter(private: Private, region: Region) -> None:
         try:
             look_outside(private)
         except BaseException:
+            tell_outside(private)  # nobody is to wait for this rank within
             close_region(private)
             raise
     private.counts[-1] += 1

@@ -228,7 +228,9 @@ class Waits(Lane):
         self, gates: Gates, abandoned: Sequence[object], operation: str
     ) -> None:
         for i, channel in enumerate((self, *self.enclosing)):
-            if channel.announced.closes(gates):
+            # A failure within this region's own ends nothing here.
+            counts = i == 0 or channel.has_failed_around
+            if counts and channel.announced.closes(gates):
                 self._give_up(abandoned, operation, i)
 
     def _give_up(

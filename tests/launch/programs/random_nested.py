@@ -19,8 +19,9 @@ from mpi4py import MPI
 
 import allraise
 import nested
+from allraise import agreement
 
-HANGS_AFTER_S = 20.0
+HANGS_AFTER_S = 60.0
 PAUSE_S = 0.002
 
 world = MPI.COMM_WORLD
@@ -102,11 +103,11 @@ class Player:
         else:
             assert comm.allgather(comm.rank) == list(range(comm.size))
 
-    def note(self, step, exc, outcome, *, agreed):
+    def note(self, private, exc, outcome, *, agreed):
         """Write down how an agreement ended, in ranks of the world."""
-        family = step.partition(" ")[0]
+        family = next(f for f, c in self.comms.items() if c.handle == private.handle)
         entry = {
-            "step": step,
+            "family": family,
             "group": self.groups[family],
             "agreed": agreed,
             "fails": str(exc) if isinstance(exc, Failure) else None,
@@ -133,28 +134,29 @@ class Player:
 
 def watch(player_of):
     """Have every agreement written down by the player."""
-    module = sys.modules["allraise.guard"]
-    real = module.leave
+    real = agreement.leave
 
     def leave(private, exc, place, **refused):
-        step, is_settled = private.steps[-1], private.settled is not None
-        n_failed = private.n_failed
+        is_settled, n_failed = private.settled is not None, private.n_failed
+        asks = private.asking
         outcome = real(private, exc, place, **refused)
-        if not is_settled:
+        # Who asks to be woken agrees once more, not all alike, unless it fails.
+        if not (is_settled or (asks and outcome is None)):
             agreed = outcome is None or private.n_failed > n_failed
-            player_of().note(step, exc, outcome, agreed=agreed)
+            player_of().note(private, exc, outcome, agreed=agreed)
         return outcome
 
-    module.leave = leave
+    for module in ("agreement", "guard"):
+        sys.modules[f"allraise.{module}"].leave = leave
 
 
 def check(ledgers):
     """Hold what the ranks saw against each other; return how much there was."""
     n_agreements = n_failed = 0
-    groups = {(e["step"].partition(" ")[0], e["group"]) for led in ledgers for e in led}
+    groups = {(e["family"], e["group"]) for ledger in ledgers for e in ledger}
     for family, group in sorted(groups):
         rows = [
-            [e for e in ledgers[rank] if e["step"].partition(" ")[0] == family]
+            [entry for entry in ledgers[rank] if entry["family"] == family]
             for rank in group
         ]
         done = [[entry for entry in row if entry["agreed"]] for row in rows]

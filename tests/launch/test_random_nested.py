@@ -1,0 +1,41 @@
+"""Random SPMD programs over several communicators on real ranks."""
+
+from pathlib import Path
+
+import pytest
+
+import mpirun
+
+PROGRAM = str(Path(__file__).parent / "programs" / "random_nested.py")
+N_PROGRAMS = 80  # in one launch: MPICH has 2046 communicators, and failures use them
+
+DEADLINE_S = 180.0
+
+
+def check_launch(mpiexec, n_ranks, first, **how):
+    last = first + N_PROGRAMS
+    words = [PROGRAM, str(first), str(last), "contained"]
+    run = mpiexec(n_ranks, words, deadline_s=DEADLINE_S, **how)
+    assert run.returncode == 0, run.output
+    well = [
+        line.partition(":")[0] for line in run.stdout.splitlines() if "well" in line
+    ]
+    assert well == [f"seed {seed}" for seed in range(first, last)], run.output
+    assert not run.stdout.count(", 0 on a failure") > N_PROGRAMS / 2, run.output
+
+
+@pytest.mark.parametrize("launch", range(2))
+@pytest.mark.parametrize("n_ranks", [4, 5, 6])
+def test_random_programs_over_several_communicators_end_alike(n_ranks, launch, mpiexec):
+    check_launch(mpiexec, n_ranks, 10_000 + launch * N_PROGRAMS)
+
+
+@pytest.mark.parametrize("n_ranks", [4, 5])
+def test_random_programs_over_several_communicators_end_alike_under_ulfm(
+    n_ranks, mpiexec
+):
+    code = "from mpi4py import MPI; print(MPI.Get_library_version())"
+    if "Open MPI v5" not in mpirun.run(1, ["-c", code]).stdout:
+        pytest.skip("only Open MPI has ULFM, and knows --with-ft from version 5 on")
+    options = ["--with-ft", "ulfm"]
+    check_launch(mpiexec, n_ranks, 20_000, options=options)
