@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+import allraise
 import mpirun
 
 PROGRAM = Path(__file__).parent / "launch" / "programs" / "faults.py"
@@ -49,7 +50,7 @@ class Fault:
     Attributes:
         told: The fault, for a reader.
         words: The arguments of ``faults.py``.
-        shows: All of these are in the output; a tuple among them: one of it.
+        shows: All of these are in the output or the report file; a tuple among them: one of it.
         hides: None of these is.
         fails: Whether the exit code is not 0.
         within_s: After how long the last rank must have ended, at the latest.
@@ -447,10 +448,15 @@ def has_ulfm() -> bool:
 
 
 def run(fault: Fault, *, ulfm: bool = False, cwd: Path) -> mpirun.Run:
-    """Run a row, in a folder that its report goes to."""
-    options = ["--grace", "1", "--report", str(cwd / "report.json")]
+    """Run a row, in a folder that its report goes to.
+
+    What is in the report counts as shown: a launcher that was told to end may
+    forward nothing any more (Open MPI 5).
+    """
+    path = cwd / "report.json"
+    options = ["--grace", "1", "--report", str(path)]
     runner = [*RUN, *options] if fault.run else []
-    return mpirun.run(
+    ended = mpirun.run(
         N_RANKS,
         [*runner, str(PROGRAM), *fault.words],
         deadline_s=fault.within_s,
@@ -458,6 +464,10 @@ def run(fault: Fault, *, ulfm: bool = False, cwd: Path) -> mpirun.Run:
         env=fault.env,
         cwd=cwd,
     )
+    if path.exists():
+        text = allraise.load_report(path).text("ranks")
+        ended = replace(ended, stdout=f"{ended.stdout}\n{path.name}:\n{text}")
+    return ended
 
 
 def run_plain(fault: Fault, *, deadline_s: float, cwd: Path) -> mpirun.Run:
