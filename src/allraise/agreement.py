@@ -89,8 +89,12 @@ def wake_from_now_on(private: Private) -> None:
     afterwards, and a rank that has failed before is met here, and not waited for.
 
     Raises:
-        BaseException: What was agreed instead.
+        BaseException: What was agreed instead, or is settled: the peers that are
+            on their way out are not to be waited for.
     """
+    _, due = _settled(private)
+    if due is not None:
+        raise due
     if private.wakes or private.comm is None:
         return
     enter(private, "")
