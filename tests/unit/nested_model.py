@@ -12,6 +12,7 @@ is out of step for ever after.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -86,9 +87,7 @@ class World:
 
     size: int
     rng: random.Random
-    slots: dict[Any, dict[int, Any]] = field(
-        default_factory=lambda: defaultdict(dict)
-    )
+    slots: dict[Any, dict[int, Any]] = field(default_factory=lambda: defaultdict(dict))
     counts: Counter = field(default_factory=Counter)  # of slots, by name and rank
     flying: list[tuple[int, Any, Any]] = field(default_factory=list)
     arrived: dict[Any, list[Any]] = field(default_factory=lambda: defaultdict(list))
@@ -332,8 +331,10 @@ class Rank:
         return is_news
 
     def has_news(self, side):
-        arrived = self.world.arrived
-        return any(arrived[self.rank, s.name] for s in (side, *side.watched))
+        return self.has_any(one.name for one in (side, *side.watched))
+
+    def has_any(self, channels):
+        return any(self.world.arrived[self.rank, channel] for channel in channels)
 
     def hear_one(self, side):
         for message in self.world.arrived.pop((self.rank, side.name), ()):
@@ -357,6 +358,9 @@ class Rank:
 
     def talk(self, side, kind):
         """An operation on g.comm."""
+        settled = [s.settled for s in (side, *side.watched) if s.settled]
+        if settled and self.rules.settled_around:
+            raise settled[0][1]
         name = side.lane[0]
         if kind == "ring":
             at = side.group.index(self.rank)
@@ -456,10 +460,8 @@ class Rank:
                 if failed and closed:
                     self.announce(failed[-1])
                     raise Woken
-                yield lambda: any(
-                    self.world.arrived[self.rank, channel]
-                    for channel in (name, *(outer.name for outer in around))
-                )
+                heard = (name, *(outer.name for outer in around))
+                yield functools.partial(self.has_any, heard)
                 for outer in around:
                     self.hear_one(outer)
             distance *= 2
@@ -491,6 +493,9 @@ def simulate(program: nested.Program, seed: int, rules: Rules) -> list[Rank]:
             waits[rank] = next(running[rank])
         except StopIteration:
             del running[rank]
+        except (Failed, Agreed, Woken) as error:
+            message = f"rank {rank.rank} ended with {error!r}"
+            raise AssertionError(message) from error
     check(world, ranks)
     return ranks
 
@@ -504,4 +509,6 @@ def check(world: World, ranks: list[Rank]) -> None:
         tops = [entry for entry in rank.log if entry[1] is not None]
         for family, outcome in tops:
             for other in rank.groups[family]:
-                assert (family, outcome) in ranks[other].log, f"{outcome} not on {other}"
+                assert (family, outcome) in ranks[other].log, (
+                    f"{outcome} not on {other}"
+                )
