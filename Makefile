@@ -1,5 +1,6 @@
 # make demo   the main job: four ranks, a real checkpoint writer, two ranks fail
 # make test   all tests on one MPI runtime (MPI=openmpi or MPI=mpich)
+# make stress the launch tests that race with the launcher's own killing
 # make lint   ruff and mypy
 # make matrix        all tests on every MPI from PyPI, with every Python found here
 # make docker-test   all tests in containers, on the MPI of distributions
@@ -14,6 +15,8 @@ MPI ?= openmpi
 NP ?= 1 2 3 4 8
 UNIT ?= tests/unit
 LAUNCH ?= tests/launch
+# Races with the launcher's own killing: lost at times on a busy machine.
+MARK ?= not stress
 # Tests that start programs wait most of their time, so several go side by side.
 JOBS ?= 3
 
@@ -21,7 +24,7 @@ VENV := .venv/$(MPI)
 RUN := $(VENV)/bin/python
 MPIRUN := $(RUN) tests/mpirun.py
 
-.PHONY: demo test unit ranks launch matrix docker-test cluster-test lint bench clean
+.PHONY: demo test unit ranks launch stress matrix docker-test cluster-test lint bench clean
 
 # The stamp is remade when the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -46,7 +49,10 @@ ranks: $(VENV)/.installed
 	done
 
 launch: $(VENV)/.installed
-	$(RUN) -m pytest --numprocesses $(JOBS) $(LAUNCH)
+	$(RUN) -m pytest --numprocesses $(JOBS) -m "$(MARK)" $(LAUNCH)
+
+stress:
+	$(MAKE) launch MARK=stress
 
 # CELL=name: only that one; see .ci/matrix.toml.
 matrix:

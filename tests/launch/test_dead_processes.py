@@ -28,6 +28,9 @@ def library():
     return mpirun.run(1, ["-c", code]).stdout
 
 
+# Ten deaths a test, and whoever notices first is left to chance.
+pytestmark = pytest.mark.stress
+
 needs_ulfm = pytest.mark.skipif(
     "Open MPI v5" not in library(),
     reason="a survivor can speak only under Open MPI 5, whose launcher knows --with-ft",

@@ -15,7 +15,11 @@ def pytest_generate_tests(metafunc):
                 fault,
                 way,
                 id=f"{fault.name} {way}".rstrip(),
-                marks=[pytest.mark.slow] if fault.slow else [],
+                marks=[
+                    *([pytest.mark.slow] if fault.slow else []),
+                    # Open MPI kills a second after SIGTERM, report or not.
+                    *([pytest.mark.stress] if "terminated" in fault.name else []),
+                ],
             )
             for way in ways
             for fault in fault_cases.FAULTS
