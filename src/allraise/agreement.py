@@ -284,8 +284,9 @@ def _fail_with_peers(
             private.spooled = False
             discard_failure()
         return failure
-    except BaseException as error:
+    except BaseException as error:  # MPI itself failed: there is no report
         end_if_died(private, exc, error)
+        _close(private, None)
         raise
 
 

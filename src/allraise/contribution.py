@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from allraise.bundle import Bundle
 from allraise.capture import capture
 from allraise.exceptions import CheckpointException, PeerFailure
+from allraise.parts import type_name_of
 from allraise.record import FAILURE, INTERRUPTED, minimal
 
 if TYPE_CHECKING:
@@ -23,7 +24,19 @@ def contribution(
 ) -> tuple[Bundle, BaseException | None]:
     """Return what this rank knows that others may not, and its own exception.
 
-    Not collective. Never raises.
+    Not collective. Never raises: the others wait for it.
+    """
+    try:
+        return _contribution(private, exc, newest)
+    except BaseException as error:
+        text = f"what it knows cannot be told: {type_name_of(type(error))}: {error}"
+        return Bundle.of(private.rank, minimal("<unknown>", text, reason=text)), exc
+
+
+def _contribution(
+    private: Private, exc: BaseException | None, newest: int
+) -> tuple[Bundle, BaseException | None]:
+    """Return what there is to be told.
 
     Where a rank carries the last failure agreed here, each who failed then tells
     its own part again, also one that has swallowed it since, so that a merged
