@@ -7,7 +7,7 @@ import pytest
 import mpirun
 
 PROGRAM = str(Path(__file__).parent / "programs" / "random_nested.py")
-N_PROGRAMS = 80  # in one launch: MPICH has 2046 communicators, and failures use them
+N_PROGRAMS = 60  # in one launch: MPICH has 2046 communicators, and failures use them
 
 DEADLINE_S = 180.0
 
