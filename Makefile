@@ -38,8 +38,10 @@ demo: $(VENV)/.installed
 
 test: unit ranks launch
 
+# The fuzzed exceptions apart: some raise KeyboardInterrupt, which ends a worker.
 unit: $(VENV)/.installed
-	$(RUN) -m pytest $(UNIT)
+	$(RUN) -m pytest --numprocesses $(JOBS) --ignore tests/unit/test_fuzz.py $(UNIT)
+	$(RUN) -m pytest tests/unit/test_fuzz.py
 
 # Every rank runs pytest; a rank that waits for ever is ended by the deadline.
 ranks: $(VENV)/.installed
