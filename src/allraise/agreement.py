@@ -193,7 +193,8 @@ def _reduce(
     if late is not None:
         exc = late  # whatever a signal's handler raised is a failure by then
         _look_around(private, exc)
-    return *reduce_vector(private, exc, place, refused=refused), True
+    with room_on_the_stack():  # once a communicator: its price does not count
+        return *reduce_vector(private, exc, place, refused=refused), True
 
 
 def _settled(private: Private) -> tuple[int | None, BaseException | None]:
