@@ -24,20 +24,44 @@ HELD_BACK: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR
 # its recursion limit when it fails: that may be what failed.
 STACK_ROOM: Final = 500
 
+# A limit that the C stack ends long before: it needs no room, and some set it to
+# the largest that sys.setrecursionlimit takes.
+ENDLESS: Final = 1_000_000
+
 
 class room_on_the_stack:  # noqa: N801 reads as the block it is
     """A block that may call as deep as the failure path needs.
 
-    Not collective.
+    Not collective. The limit is the interpreter's, not the thread's: blocks open
+    in several threads at once raise it by one room each, and each end takes one
+    back, in whatever order they come. To restore what was found would leave the
+    limit higher with each overlap.
     """
 
+    # Reentrant: a signal handler of the same thread may open a block of its own.
+    _lock = threading.RLock()
+    _open = 0
+    _given = 0
+
     def __enter__(self) -> None:
-        self._limit = sys.getrecursionlimit()
-        sys.setrecursionlimit(self._limit + STACK_ROOM)
+        kind = room_on_the_stack
+        with kind._lock:
+            kind._open += 1
+            limit = sys.getrecursionlimit()
+            if limit < ENDLESS:
+                sys.setrecursionlimit(limit + STACK_ROOM)
+                kind._given += 1
 
     def __exit__(self, *_exc_info: object) -> None:
-        with suppress(RecursionError):  # here at the old limit exactly: it stays
-            sys.setrecursionlimit(self._limit)
+        kind = room_on_the_stack
+        with kind._lock:
+            kind._open -= 1
+            # Refused where the stack is deeper than the limit to come: that room
+            # is taken back by the next block that ends higher up.
+            with suppress(RecursionError):
+                while kind._given > kind._open:
+                    sys.setrecursionlimit(sys.getrecursionlimit() - STACK_ROOM)
+                    kind._given -= 1
 
 
 class signals_held_back:  # noqa: N801 reads as the block it is
