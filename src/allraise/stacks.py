@@ -61,14 +61,22 @@ _LAUNCHERS: Final = ("<frozen runpy>", "runpy.py", "mpi4py/run.py")
 
 
 def program_frames(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
-    """Leave out what lies between Python and the user's program."""
-    start = 0
+    """Leave out what lies between Python and the user's program.
+
+    And the handler of SIGTERM, in which a main thread that runs Python waits.
+    """
+    start, end = 0, len(frames)
     for position, frame in enumerate(frames):
-        if is_own_file(frame.filename) and "launcher" in frame.filename:
+        if not is_own_file(frame.filename):
+            continue
+        if frame.name == "on_sigterm":
+            end = position
+            break
+        if "launcher" in frame.filename:
             start = position + 1
-    while start < len(frames) and frames[start].filename.endswith(_LAUNCHERS):
+    while start < end and frames[start].filename.endswith(_LAUNCHERS):
         start += 1
-    return frames[start:]
+    return frames[start:end]
 
 
 class Call(NamedTuple):

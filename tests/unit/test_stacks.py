@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
+from allraise import witness
 from allraise.carrier import FileCarrier
-from allraise.stacks import Pulse, stack_record
+from allraise.record import Frame
+from allraise.stacks import Pulse, program_frames, stack_record
 
 ENOUGH_S = 30.0
 
@@ -45,6 +47,17 @@ def test_the_stack_of_the_main_thread_is_seen_while_it_is_blocked():
     (record,) = seen_while(stuck_here, look)
     assert record.kind == "blocked"
     assert record.links[0].lines == ("blocked: in a test\n",)
+
+
+def test_a_stack_ends_where_the_handler_of_sigterm_begins():
+    def frame(filename, name):
+        return Frame(filename, 1, 1, 0, 0, name, "")
+
+    program = (frame("job.py", "<module>"), frame("job.py", "on_sigterm"))
+    handler = frame(witness.__file__, "on_sigterm")
+    inside = frame(threading.__file__, "wait")
+    assert program_frames((*program, handler, inside)) == program
+    assert program_frames((*program, inside)) == (*program, inside)
 
 
 def test_a_pulse_is_silent_while_the_main_thread_runs_no_python():
