@@ -2,9 +2,11 @@
 # make test   all tests on one MPI runtime (MPI=openmpi or MPI=mpich)
 # make stress the launch tests that race with the launcher's own killing
 # make lint   ruff and mypy
-# make matrix        all tests on every MPI from PyPI, with every Python found here
-# make docker-test   all tests in containers, on the MPI of distributions
-# make cluster-test  the tests of two nodes, in containers; CELL=name: one of these
+# make matrix        the tests on every MPI from PyPI, with every Python found here
+# make docker-test   the tests in containers, on the MPI of distributions
+# make cluster-test  the tests of two nodes, in containers
+# make slurm-test    the tests under Slurm, in a container; CELL=name: one cell of these
+# make tested        all four, and then docs/tested.md
 # make bench  the figures of docs/performance.md
 #
 # Each makes the virtual environment it needs. Only python3 (3.11 or newer, with
@@ -24,7 +26,7 @@ VENV := .venv/$(MPI)
 RUN := $(VENV)/bin/python
 MPIRUN := $(RUN) tests/mpirun.py
 
-.PHONY: demo test unit ranks launch stress matrix docker-test cluster-test lint bench clean
+.PHONY: demo test unit ranks launch stress matrix docker-test cluster-test slurm-test tested lint bench clean
 
 # The stamp is remade when the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -65,6 +67,12 @@ docker-test:
 
 cluster-test: $(VENV)/.installed
 	$(RUN) .ci/containers.py --cluster $(if $(CELL),--cell $(CELL))
+
+slurm-test: $(VENV)/.installed
+	$(RUN) .ci/containers.py --slurm $(if $(CELL),--cell $(CELL))
+
+tested: matrix docker-test cluster-test slurm-test
+	$(PYTHON) .ci/tested.py
 
 lint: $(VENV)/.installed
 	$(RUN) -m ruff check .

@@ -1,12 +1,13 @@
 """Test the library in containers: a distribution's own MPI, and a user who is not root.
 
-usage: containers.py [--cell NAME] [--quick] [--ranks N,N] [--keep-going] [--list]
-       containers.py --cluster [--cell NAME]
+usage: containers.py [--cell NAME] [--quick | --full] [--ranks N,N] [--keep-going] [--list]
+       containers.py --cluster | --slurm [--cell NAME]
        containers.py --write-compose
 
-The cells are in matrix.toml, the images come from docker/Dockerfile. Needed is an
-engine with `docker build` and `docker run`; neither buildx nor compose. The first
-cell that fails ends the run.
+The cells are in matrix.toml, and what runs in each; the images come from
+docker/Dockerfile. Needed is an engine with `docker build` and `docker run`; neither
+buildx nor compose. The first cell that fails ends the run. --quick: two cells that
+build fast, and only tests/ranks.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import shutil
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import table
-from suite import ROOT, Result
+from suite import ROOT, VERSIONS, Result
 
 COMPOSE = ROOT / "docker/compose.yaml"
 COMPOSE_HEAD = """\
@@ -57,11 +59,12 @@ class Cell:
 
     name: str
     base: str
-    ranks: list[int]
+    plan: table.Plan
     packages: str = ""
     runtime: str = ""
     quick: bool = False
     cluster: bool = False
+    slurm: str = ""  # the plugin of `srun --mpi`
     env: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -151,7 +154,7 @@ def run_cell(cell: Cell, data: dict[str, Any]) -> Result:
         *(part for pair in cell.env.items() for part in ("--env", "=".join(pair))),
         image,
         *("timeout", "--signal=INT", "--kill-after=60", str(RUN_LIMIT_S)),
-        *("python", *table.suite_arguments(cell.name, data, cell.ranks)),
+        *("python", *cell.plan.arguments(cell.name, data)),
     ]
     try:
         return table.follow(cell.name, command)
@@ -160,24 +163,73 @@ def run_cell(cell: Cell, data: dict[str, Any]) -> Result:
         raise
 
 
-def run_cluster(cell: Cell) -> int:
-    """Build the image of a node and run tests/cluster, which makes nodes of it."""
-    image = build(cell, "node")
+def outcome_of(case: ET.Element) -> str:
+    """Return how a test ended, from pytest's report."""
+    if case.find("failure") is not None or case.find("error") is not None:
+        return "FAILED"
+    return "passed" if case.find("skipped") is None else "skipped"
+
+
+def run_folder(cell: Cell, kind: str, target: str, env: dict[str, str]) -> Result:
+    """Run those of tests/cluster, on this machine, that start containers of an image."""
+    image = build(cell, target)
+    outcomes = table.KEPT / kind / f"{cell.name}.xml"
+    outcomes.parent.mkdir(parents=True, exist_ok=True)
+    outcomes.unlink(missing_ok=True)
+    result = Result(cell.name)
+    answer = docker("run", "--rm", "--user", "tester", image, "python", "-c", VERSIONS)
+    versions = answer.stdout.strip().split("|")[:4]
+    if answer.returncode or len(versions) != 4:  # noqa: PLR2004
+        msg = f"{image}: no MPI\n{answer.stdout}{answer.stderr}"
+        raise EngineError(msg)
+    result.mpi, result.python, result.mpi4py, result.tblib = versions
+    if kind == "slurm":
+        result.mpi += f", {docker('run', '--rm', image, 'slurmd', '-V').stdout.strip()}"
+    began = time.monotonic()
+    tests = f"tests/cluster/test_{kind}.py"
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-v", "tests/cluster"],
+        [sys.executable, "-m", "pytest", "-v", f"--junitxml={outcomes}", tests],
         cwd=ROOT,
-        env={**os.environ, "CLUSTER_IMAGE": image},
+        env={**os.environ, **env, "TEST_IMAGE": image},
         timeout=CLUSTER_LIMIT_S,
         check=False,
     )
-    return ended.returncode
+    result.seconds = time.monotonic() - began
+    result.error = f"exit code {ended.returncode}" if ended.returncode else ""
+    for case in ET.parse(outcomes).iter("testcase"):
+        outcome = outcome_of(case)
+        result.steps[case.get("name", "?")] = outcome
+        result.passed[case.get("name", "?")] = outcome == "passed"
+        result.skipped += outcome == "skipped"
+        result.failed += outcome == "FAILED"
+    if not result.total and not result.error:
+        result.error = "no test passed"
+    table.keep(kind, result)
+    return result
 
 
-def compose(cells: list[Cell]) -> str:
+def run_nodes(cells: list[Cell], options: argparse.Namespace) -> int:
+    """Run the tests of two nodes, and those of Slurm, in the cells that have them."""
+    results = []
+    for cell in cells:
+        if cell.cluster and options.cluster:
+            results.append(run_folder(cell, "two_nodes", "node", {}))
+        if cell.slurm and options.slurm:
+            plugin = {"SLURM_MPI": cell.slurm}
+            results.append(run_folder(cell, "slurm", "slurm", plugin))
+    for result in results:
+        print(
+            f"{result.cell}: {result.mpi}: {result.total} passed, {result.failed} failed, "
+            f"{result.skipped} skipped {result.error} [{result.seconds:.0f} s]"
+        )
+    return 1 if not results or any(result.error for result in results) else 0
+
+
+def compose(cells: list[Cell], data: dict[str, Any]) -> str:
     """Return the text of docker/compose.yaml."""
     lines = []
     for cell in cells:
-        suite = ["python", *table.suite_arguments(cell.name, table.load(), cell.ranks)]
+        suite = ["python", *cell.plan.arguments(cell.name, data)]
         lines += [
             f"  {cell.name}:",
             f"    image: {cell.image('suite')}",
@@ -209,61 +261,72 @@ def run_cells(cells: list[Cell], data: dict[str, Any], *, keep_going: bool) -> i
         except EngineError as exc:
             print(exc)
             results.append(Result(cell.name, error="image cannot be built"))
+        table.keep("images", results[-1])
         if results[-1].error and not keep_going:
             break
-    return table.close(results, [cell.name for cell in cells], "docker")
+    return table.close(results, [cell.name for cell in cells])
 
 
 def make_cells(data: dict[str, Any]) -> list[Cell]:
     """Return one cell for each row of the table."""
     cells = []
     for row in data["images"]:
-        own = {name: value for name, value in row.items() if name != "mpi"}
-        own["env"] = table.variables(data, row, "/opt/venv")
-        own.setdefault("ranks", data["suite"]["ranks"])
-        cells.append(Cell(**own))
+        thorough = row.get("thorough", False)
+        cells.append(
+            Cell(
+                name=row["name"],
+                base=row["base"],
+                packages=row.get("packages", ""),
+                runtime=row.get("runtime", ""),
+                quick=row.get("quick", False),
+                cluster=row.get("cluster", False),
+                slurm=row.get("slurm", ""),
+                plan=table.plan(data, row, thorough=thorough),
+                env=table.variables(data, row, "/opt/venv"),
+            )
+        )
     return cells
 
 
-def choose(cells: list[Cell], options: argparse.Namespace) -> list[Cell]:
+def choose(
+    cells: list[Cell], options: argparse.Namespace, data: dict[str, Any]
+) -> list[Cell]:
     """Return the cells that the command line asks for."""
     if options.cell:
         cells = [cell for cell in cells if cell.name == options.cell]
     elif options.quick:
         cells = [cell for cell in cells if cell.quick]
-    elif options.cluster:
-        cells = [cell for cell in cells if cell.cluster]
-    if options.ranks:
-        ranks = [int(n) for n in options.ranks.split(",")]
-        cells = [replace(cell, ranks=ranks) for cell in cells]
-    return cells
+    elif options.cluster or options.slurm:
+        cells = [
+            cell
+            for cell in cells
+            if (cell.cluster and options.cluster) or (cell.slurm and options.slurm)
+        ]
+    return [
+        replace(cell, plan=table.change(cell.plan, options, data)) for cell in cells
+    ]
 
 
 def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cell", help="only this one")
-    parser.add_argument(
-        "--quick", action="store_true", help="two that build fast, and only tests/ranks"
-    )
-    parser.add_argument("--ranks", metavar="N,N,...", help="instead of matrix.toml's")
-    parser.add_argument("--keep-going", action="store_true", help="after a failure")
-    parser.add_argument("--list", action="store_true", help="print the cells and end")
-    parser.add_argument("--cluster", action="store_true", help="tests of several nodes")
+    table.add_options(parser)
+    parser.add_argument("--cluster", action="store_true", help="tests of two nodes")
+    parser.add_argument("--slurm", action="store_true", help="tests under Slurm")
     parser.add_argument("--write-compose", action="store_true", help="and end")
     options = parser.parse_args()
 
     data = table.load()
-    data["suite"]["quick"] = options.quick
     every = make_cells(data)
     if options.write_compose:
-        COMPOSE.write_text(compose(every))
+        COMPOSE.write_text(compose(every, data))
         return 0
-    if COMPOSE.read_text() != compose(every):
+    if COMPOSE.read_text() != compose(every, data):
         parser.error(
             "docker/compose.yaml is not what matrix.toml says: --write-compose"
         )
-    cells = choose(every, options)
+    cells = choose(every, options, data)
     if not cells:
         parser.error("no such cell; the cells are " + ", ".join(c.name for c in every))
     if options.list:
@@ -273,8 +336,8 @@ def main() -> int:
         return 0
     try:
         ensure_bases(cells)
-        if options.cluster:
-            return max(run_cluster(cell) for cell in cells)
+        if options.cluster or options.slurm:
+            return run_nodes(cells, options)
     except EngineError as exc:
         print(exc)
         return 1

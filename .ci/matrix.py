@@ -1,10 +1,11 @@
 """Test the library on MPI runtimes from PyPI, each with every Python found here.
 
-usage: matrix.py [--cell NAME] [--quick] [--ranks N,N] [--keep-going] [--list]
+usage: matrix.py [--cell NAME] [--quick | --full] [--ranks N,N] [--keep-going] [--list]
 
-The cells are in matrix.toml. Each has a virtual environment, .venv/NAME, with
-the wheel built from this checkout; it is kept, and made again when what belongs
-into it has changed. The first cell that fails ends the run.
+The cells are in matrix.toml, and what runs in each. Each has a virtual
+environment, .venv/NAME, with the wheel built from this checkout; it is kept, and
+made again when what belongs into it has changed. The first cell that fails ends
+the run. --quick: one cell of each MPI, and only tests/ranks.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Cell:
     mpi4py: str  # requirement
     tblib: str  # requirement
     quick: bool
-    ranks: list[int]
+    plan: table.Plan
     env: dict[str, str] = field(default_factory=dict)
     build_env: dict[str, str] = field(default_factory=dict)
 
@@ -97,6 +98,7 @@ def make_cells(data: dict[str, Any], pythons: dict[str, str]) -> list[Cell]:
             if row.get("python", minor) != minor:
                 continue
             name = row.get("name", f"{row['mpi']}-{row['version']}") + f"-py{minor}"
+            thorough = minor == ends.get(row.get("thorough"))
             cells.append(
                 Cell(
                     name=name,
@@ -104,8 +106,8 @@ def make_cells(data: dict[str, Any], pythons: dict[str, str]) -> list[Cell]:
                     runtime=requirement(row["package"], f"{row['version']}.*"),
                     mpi4py=requirement("mpi4py", row.get("mpi4py")),
                     tblib=requirement("tblib", row.get("tblib")),
-                    quick=minor == ends.get(row.get("quick")),
-                    ranks=row.get("ranks", data["suite"]["ranks"]),
+                    quick=thorough and row.get("quick", False),
+                    plan=table.plan(data, row, thorough=thorough),
                     env=table.variables(data, row, str(ROOT / ".venv" / name)),
                     build_env=row.get("build_env", {}),
                 )
@@ -155,7 +157,7 @@ def run_cell(cell: Cell, wheel: Path, data: dict[str, Any]) -> Result:
     pip(cell, "install", "--force-reinstall", "--no-deps", str(wheel))
     pip(cell, "check")
     python = str(cell.venv / "bin/python")
-    command = [python, *table.suite_arguments(cell.name, data, cell.ranks)]
+    command = [python, *cell.plan.arguments(cell.name, data)]
     path = f"{cell.venv / 'bin'}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, **cell.env, "PATH": path, "VIRTUAL_ENV": str(cell.venv)}
     return table.follow(cell.name, command, env)
@@ -165,16 +167,10 @@ def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cell", help="only this one, or those whose name starts so")
-    parser.add_argument(
-        "--quick", action="store_true", help="one of each MPI, and only tests/ranks"
-    )
-    parser.add_argument("--ranks", metavar="N,N,...", help="instead of matrix.toml's")
-    parser.add_argument("--keep-going", action="store_true", help="after a failure")
-    parser.add_argument("--list", action="store_true", help="print the cells and end")
+    table.add_options(parser)
     options = parser.parse_args()
 
     data = table.load()
-    data["suite"]["quick"] = options.quick
     pythons = find_pythons()
     cells = make_cells(data, pythons)
     if options.cell:
@@ -185,9 +181,9 @@ def main() -> int:
     if not cells:
         found = ", ".join(pythons) or "none"
         parser.error(f"no such cell here (Pythons found: {found}); see --list")
-    if options.ranks:
-        ranks = [int(n) for n in options.ranks.split(",")]
-        cells = [replace(cell, ranks=ranks) for cell in cells]
+    cells = [
+        replace(cell, plan=table.change(cell.plan, options, data)) for cell in cells
+    ]
     if options.list:
         for cell in cells:
             quick = " (quick)" if cell.quick else ""
@@ -205,9 +201,10 @@ def main() -> int:
         except subprocess.CalledProcessError as exc:
             print(exc)
             results.append(Result(cell.name, error="environment cannot be made"))
+        table.keep("wheels", results[-1])
         if results[-1].error and not options.keep_going:
             break
-    return table.close(results, [cell.name for cell in cells], "matrix")
+    return table.close(results, [cell.name for cell in cells])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Nodes for the tests that need more than one: containers on a network of their own.
 
-``make cluster-test`` builds the image, names it in CLUSTER_IMAGE and runs these
+``make cluster-test`` builds the image, names it in TEST_IMAGE and runs these
 tests on this machine. Each test gets new containers, since most of them break
 some. mpirun runs in the first, and reaches the others through ssh.
 """
@@ -14,22 +14,13 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-JOBS = Path(__file__).parent / "jobs"
-HOME = "/home/tester"
+from cluster.engine import DEADLINE, DEADLINE_SCRIPT, HOME, JOBS, docker
+
 SLOTS = 2  # ranks a node
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
-
-# 124 and 137 are the codes of `timeout`, after SIGTERM and after SIGKILL.
-DEADLINE = "ended at its deadline"
-DEADLINE_SCRIPT = f"""
-"$@"; code=$?
-case $code in 124|137) echo "{DEADLINE}";; esac
-exit $code
-"""
 
 # The loopback of a node leads to no other node, and the tests need no more than
 # TCP between the nodes. Copying from process to process needs a capability that
@@ -45,16 +36,6 @@ ENVIRONMENT = {
     "OMPI_MCA_mpi_yield_when_idle": "1",
     "PYTHONUNBUFFERED": "1",
 }
-
-
-def docker(*arguments: str, check: bool = True) -> str:
-    ended = subprocess.run(
-        ["docker", *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
-    if check and ended.returncode:
-        message = f"docker {' '.join(arguments)}: {ended.stderr}"
-        raise RuntimeError(message)
-    return ended.stdout.strip()
 
 
 @dataclass(frozen=True)
@@ -219,11 +200,9 @@ def open_mpi_version(image: str) -> tuple[int, ...]:
 
 @pytest.fixture(scope="session")
 def image():
-    name = os.environ.get("CLUSTER_IMAGE")
+    name = os.environ.get("TEST_IMAGE")
     if not name:
-        pytest.fail(
-            "CLUSTER_IMAGE names no image: these tests run by `make cluster-test`"
-        )
+        pytest.fail("TEST_IMAGE names no image: these tests run by `make cluster-test`")
     return name
 
 

@@ -6,8 +6,6 @@ import time
 
 import pytest
 
-import allraise
-
 ULFM = pytest.mark.parametrize("ulfm", [False, True], ids=["plain", "ulfm"])
 
 
@@ -52,7 +50,6 @@ def test_clocks_that_differ_leave_the_report_whole(cluster):
     assert "ValueError: shard 3 is malformed" in ended.output
 
 
-@pytest.mark.xfail(reason="records are ordered by the clocks of their own hosts")
 def test_clocks_that_differ_leave_the_order_of_failures(cluster):
     cluster.set_clock("node1", -9)
     ended = cluster.mpirun("jobs/shards.py", "1").end()
@@ -60,9 +57,6 @@ def test_clocks_that_differ_leave_the_order_of_failures(cluster):
     assert first < ended.output.index("=== rank 3")
 
 
-@pytest.mark.xfail(
-    not hasattr(allraise.guard, "comm"), reason="guard has no interruptible comm yet"
-)
 @ULFM
 def test_a_failure_wakes_ranks_that_are_blocked_on_another_node(cluster, with_ft):
     ended = cluster.mpirun("jobs/blocked.py", ulfm=with_ft, deadline_s=30).end()

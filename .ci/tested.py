@@ -1,0 +1,144 @@
+"""Write docs/tested.md from what the last runs of matrix.py and containers.py left.
+
+usage: tested.py
+
+`make tested` runs all of them first.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from typing import TYPE_CHECKING, Any
+
+import table
+from suite import ROOT, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PAGE = ROOT / "docs/tested.md"
+
+TEXT = """\
+# Tested on
+
+<!-- Written by .ci/tested.py; `make tested` runs everything here and writes it. -->
+
+Versions are those that the programs themselves gave during the run. A cell has the
+wheel installed, not this checkout. All ran on {machine}: with more ranks than cores
+from {above} ranks on.
+
+The numbers are tests that passed:
+
+- `unit`: `tests/unit`, without MPI; in one cell for each Python.
+- `ranks`: `tests/ranks`, by every rank together, once for each number n of ranks.
+- `launch`: tests that start programs, and look at how they end: {launch}.
+  In one cell for each MPI.
+
+An empty place was not run. A skipped test is one that says itself which MPI or package
+it needs; `+ N skipped` counts them.
+
+## MPI from PyPI
+
+`make matrix`; one cell: `make matrix CELL=mpich-5.0-py3.13`. The cell `oldest` has the
+oldest mpi4py and tblib that are supported.
+
+{wheels}
+
+{wheels_when}
+
+## Containers
+
+`make docker-test`; one cell: `make docker-test CELL=trixie`. The MPI of a distribution,
+or a wheel, in an image of that distribution, by a user who is not root.
+
+{images}
+
+{images_when}
+
+## Two nodes
+
+`make cluster-test`: two containers on a network of their own, with two ranks each, ssh
+between them, and `mpirun --hostfile`. With `[ulfm]`, under `--with-ft ulfm`.
+
+{nodes}
+
+{nodes_when}
+
+## Slurm
+
+`make slurm-test`: a node under Slurm, where `srun` starts four ranks; see
+[Slurm](slurm.md).
+
+{slurm}
+
+{slurm_when}
+"""
+
+
+def when(results: Iterable[Result]) -> str:
+    """Return on which days and of which commits results are."""
+    found = sorted({result.ran_on for result in results})
+    return f"Run on {'; '.join(found)}." if found else "Not run."
+
+
+def cells(kind: str, names: list[str]) -> tuple[str, str]:
+    """Return the table of cells, and when they ran."""
+    stored = table.kept(kind)
+    results = [stored[name] for name in names if name in stored]
+    not_run = [name for name in names if name not in stored]
+    return table.show(results, not_run), when(results)
+
+
+def sentences(kind: str, names: list[str]) -> tuple[str, str]:
+    """Return a table of tests, with a column for each cell, and when they ran."""
+    stored = table.kept(kind)
+    results = [stored[name] for name in names if name in stored]
+    tests = list(dict.fromkeys(test for result in results for test in result.steps))
+    head = [f"{r.cell}: {r.mpi}, Python {r.python}" for r in results]
+    rows = [["test", *head]]
+    rows += [
+        [
+            test.removeprefix("test_").replace("_", " "),
+            *(result.steps.get(test, "not run") for result in results),
+        ]
+        for test in tests
+    ]
+    rows.append(["seconds", *(f"{result.seconds:.0f}" for result in results)])
+    return table.columns(rows), when(results)
+
+
+def page(data: dict[str, Any]) -> str:
+    """Return the text of docs/tested.md."""
+    images = [row["name"] for row in data["images"]]
+    # Which Pythons there were is known from the results.
+    wheels = [
+        name
+        for row in data["wheels"]
+        for name in table.kept("wheels")
+        if name.startswith(row.get("name", f"{row['mpi']}-{row['version']}") + "-py")
+    ]
+    parts = {}
+    parts["wheels"], parts["wheels_when"] = cells("wheels", wheels)
+    parts["images"], parts["images_when"] = cells("images", images)
+    parts["nodes"], parts["nodes_when"] = sentences("two_nodes", images)
+    parts["slurm"], parts["slurm_when"] = sentences("slurm", images)
+    cores = os.cpu_count() or 1
+    return TEXT.format(
+        machine=f"{cores} cores, {platform.system()} {platform.release().split('-')[0]}, {platform.machine()}",
+        above=cores + 1,
+        launch=", ".join(f"`{path}`" for path in data["suite"]["launch"]),
+        **parts,
+    )
+
+
+def main() -> int:
+    """Run from the command line."""
+    PAGE.write_text(page(table.load()))
+    print(f"written: {PAGE.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
