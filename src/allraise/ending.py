@@ -12,6 +12,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from allraise.neighbours import end_neighbours
 from allraise.render import escape_surrogates
 
 if TYPE_CHECKING:
@@ -72,15 +73,23 @@ def _report(title: str, report: Report) -> tuple[str, str]:
     return report.text(settings.style or default_style(len(report.ranks))), where
 
 
-def end_process() -> None:
+def end_process(code: int = EXIT_CODE) -> None:
     """End this process without MPI, which a helper thread may not call here."""
     time.sleep(BEFORE_END_S)
-    _EXIT_NOW(EXIT_CODE)
+    _EXIT_NOW(code)
 
 
-def abort_job() -> None:
-    """End the job; in a helper thread only at ``THREAD_MULTIPLE``."""
+def abort_job(code: int = EXIT_CODE) -> None:
+    """End the job; in a helper thread only at ``THREAD_MULTIPLE``.
+
+    Not collective. Where ranks may die, those on other hosts must have been told to
+    end by themselves: see `neighbours`.
+    """
     from allraise.private import resolve_comm
+    from allraise.ulfm import is_active
 
     time.sleep(BEFORE_END_S)
-    resolve_comm(None).Abort(EXIT_CODE)
+    if is_active():
+        end_neighbours()
+        _EXIT_NOW(code)
+    resolve_comm(None).Abort(code)

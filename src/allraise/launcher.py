@@ -26,8 +26,10 @@ from allraise.bundle import Bundle
 from allraise.capture import capture
 from allraise.carrier import FileCarrier, MessageCarrier
 from allraise.collector import OWN, PARTIAL, WHOLE, Outcome
+from allraise.ending import abort_job, end_process
 from allraise.exceptions import CheckpointException, PeerFailure
 from allraise.exits import exit_now, watch_exits
+from allraise.neighbours import end_with_launcher
 from allraise.private import resolve_comm
 from allraise.publishing import (
     DEFAULT_PATH,
@@ -41,15 +43,12 @@ from allraise.record import Link, Record
 from allraise.report import Report
 from allraise.spool import Spool, folder_for_job, usable_folder, use
 from allraise.stacks import program_frames
+from allraise.ulfm import is_active
 from allraise.viewer import sanitise
 from allraise.witness import MAX_EXTRAS, Witness
 
 if TYPE_CHECKING:
     from allraise.carrier import Carrier
-
-# Printed right before MPI_Abort, a report was lost under MPICH in 6 of 30 runs;
-# with a tenth of a second in between in none of 80.
-BEFORE_ABORT_S: Final = 0.25
 
 # The other ranks are ended by the launcher; this one must not outlive it.
 KILLED_WITHIN_S: Final = 10.0
@@ -112,11 +111,18 @@ class _Job:
         self.pid = os.getpid()
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
         self.threads_may_call = MPI.Query_thread() == MPI.THREAD_MULTIPLE
+        # Whether ranks may die, and an abort ends one of them; asked here, since
+        # helper threads may not.
+        self.tolerant = self.size > 1 and is_active()
         self.end = _record("finished", "finished")
         self.spool = self._make_spool()
         self._masks = threading.local()  # the signal mask, of a thread that forks
         self.witness = Witness(
-            self._carrier(), options.grace_s, self.publish, self.end_job
+            self._carrier(),
+            options.grace_s,
+            self.publish,
+            self.end_job,
+            (lambda code: end_process(shell_code(code))) if self.tolerant else None,
         )
 
     def _make_spool(self) -> Spool:
@@ -178,9 +184,9 @@ class _Job:
         """End the job, from the helper thread, where that may be done."""
         if self.size == 1:
             return
-        time.sleep(BEFORE_ABORT_S)
-        if self.threads_may_call:
-            self.comm.Abort(shell_code(code))
+        if self.threads_may_call or self.tolerant:
+            self.witness.clean_up()
+            abort_job(shell_code(code))
         # A failed rank's main thread does it. If there is none, or it is stuck:
         time.sleep(KILLED_WITHIN_S / 2)
         self.witness.clean_up()
@@ -207,9 +213,8 @@ class _Job:
         witness.post("tell", ("hooked",))
         if self.size > 1 and witness.is_alive():
             if not self.threads_may_call and witness.may_abort.wait(KILLED_WITHIN_S):
-                time.sleep(BEFORE_ABORT_S)
                 witness.clean_up()
-                self.comm.Abort(shell_code(witness.code))
+                abort_job(shell_code(witness.code))
             time.sleep(KILLED_WITHIN_S)
             exit_now(shell_code(witness.code))
         sys.exit(shell_code(witness.code or code))
@@ -244,9 +249,7 @@ class _Job:
             # With fault tolerance, ranks may be dead and the job alive.
             if time.monotonic() - began < 1:
                 return True
-            from allraise.ulfm import is_active
-
-            return not is_active()
+            return not self.tolerant
 
         self.witness.leave(self.end, wait=wait)
 
@@ -256,6 +259,8 @@ class _Job:
 
         self.spool.watch_crashes()
         watch_exits(self.rank)
+        if self.tolerant:
+            end_with_launcher()
         self.witness.start()
         # First in, last out: after the program's own exit functions.
         atexit.register(self.leave)

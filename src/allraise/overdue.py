@@ -255,13 +255,19 @@ def _end_alone(region: TimedRegion, peers: Peers | None, case: Case) -> None:
 def _end_job(peers: Peers | None) -> None:
     """End the job by what is allowed from a helper thread."""
     mpi = sys.modules["mpi4py.MPI"]
+    from allraise.ulfm import is_active
+
     # Asked here, where it matters: a question that any thread may ask at any level.
-    if not mpi.Is_finalized() and mpi.Query_thread() == mpi.THREAD_MULTIPLE:
-        abort_job()
-    # The launcher ends the others when one exits; but not where it was told that
-    # ranks may die. So all that can hear are asked to.
+    may_abort = not mpi.Is_finalized() and mpi.Query_thread() == mpi.THREAD_MULTIPLE
+    # The launcher ends the others when one exits or aborts; but not where it was
+    # told that ranks may die. So all that can hear are asked to.
+    tolerant = False
     if peers is not None and peers.private.size > 1:
         from allraise.census import ask_many
 
-        ask_many(peers.others(), peers.token, {"do": "end"}, BEFORE_END_S)
+        tolerant = is_active()  # known by now: no call of MPI
+        if tolerant or not may_abort:
+            ask_many(peers.others(), peers.token, {"do": "end"}, BEFORE_END_S)
+    if may_abort or tolerant:
+        abort_job()
     end_process()

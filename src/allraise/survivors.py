@@ -24,9 +24,7 @@ runs, and mpirun exits with 0 if the survivors do.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import functools
-import signal
 import sys
 import time
 from contextlib import suppress
@@ -37,6 +35,7 @@ from allraise.capture import capture, is_own_file, origin_here
 from allraise.contribution import brief, contribution
 from allraise.ending import abort_job, publish_last
 from allraise.hang import user_frames
+from allraise.neighbours import end_with_launcher
 from allraise.nesting import outermost
 from allraise.private import Private, registered
 from allraise.ranks import RankSet
@@ -58,8 +57,6 @@ POLL_S: Final = 0.002
 
 # At exit, before the last look at who is dead.
 LAST_LOOK_S: Final = 0.05
-
-_PR_SET_PDEATHSIG: Final = 1
 
 # On the lifeboat, where there is no other traffic.
 TAG_RECORD: Final = 1
@@ -124,17 +121,8 @@ def end_if_died_first(comm: MPI.Intracomm, error: BaseException) -> None:
 def watch_exit() -> None:
     """See at exit whether a process has died since. Not collective."""
     atexit.register(_at_exit)
-    _end_with_launcher()
-
-
-def _end_with_launcher() -> None:
-    """Have the kernel end this process when the launcher's on its host does.
-
-    After a death, an abort ends Open MPI's launcher (5.0.11) and not the survivors,
-    who may be computing and see nothing of it.
-    """
-    with suppress(OSError, AttributeError):  # not on Linux
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    # Ranks that compute see nothing of a death, nor of an abort.
+    end_with_launcher()
 
 
 def _at_exit() -> None:

@@ -81,6 +81,7 @@ class Witness(threading.Thread):
         grace_s: How long to wait for more failures after the first.
         publish: Shows and stores the outcome, on the collecting rank.
         end_job: Ends the job with a code, from this thread; may do nothing.
+        quit_rank: Ends this rank with a code, where the launcher would not.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Witness(threading.Thread):
         grace_s: float,
         publish: Callable[[Outcome], None],
         end_job: Callable[[int], None],
+        quit_rank: Callable[[int], None] | None = None,
     ) -> None:
         super().__init__(name="allraise", daemon=True)
         self.extras: list[Record] = []
@@ -101,6 +103,7 @@ class Witness(threading.Thread):
         self._grace_s = grace_s
         self._publish = publish
         self._end_job = end_job
+        self._quit = quit_rank
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_r, False)
@@ -249,6 +252,10 @@ class Witness(threading.Thread):
             self.ended.set()
         elif kind == "abort":
             self.may_abort.set()
+        elif kind == "quit":
+            flush_output()
+            if self._quit is not None:
+                self._quit(rest[0])
         elif kind == "ask":
             self._on_ask(source, *rest)
         elif self._collector is not None:
@@ -282,7 +289,12 @@ class Witness(threading.Thread):
         """End the job, here or by a rank whose main thread may call MPI."""
         self._running = False
         flush_output()
-        if collector.failed:
+        if self._quit is not None:
+            for rank in range(self._carrier.size):
+                if rank != self._carrier.rank:
+                    self._send(rank, ("quit", collector.code))
+            time.sleep(2 * self._carrier.poll_s)  # files must not go unread
+        elif collector.failed:
             self._send(min(collector.failed), ("abort",))
         self._carrier.flush(FLUSH_S)
         self._end_job(collector.code)

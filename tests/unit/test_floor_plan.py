@@ -18,7 +18,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
     for floor, names in (
         (0, "record ranks settings signals values census watchdog"),
         (0, "gates operations pending objects"),
-        (0, "frames bundle lane"),
+        (0, "frames bundle lane neighbours"),
         (0, "parts messaging trees waits"),
         (0, "bodies channel interruptible"),
         (0, "ulfm"),
