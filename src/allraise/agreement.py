@@ -30,7 +30,7 @@ from allraise.contribution import brief, contribution
 from allraise.exceptions import Agreed, CheckpointException, PeerFailure
 from allraise.gathering import gather_bundle, spread_bytes
 from allraise.mismatch import explain_mismatch, position_of
-from allraise.nesting import close_region, enclosing, is_nested, open_region
+from allraise.nesting import close_region, enclosing, is_nested, open_region, outermost
 from allraise.record import dump_plain, load_plain, minimal
 from allraise.signals import room_on_the_stack, signals_held_back
 from allraise.spool import discard_failure, keep_failure
@@ -242,7 +242,10 @@ def _leave_alone(
     private: Private, exc: BaseException | None, *, refused: bool
 ) -> BaseException | None:
     """Close a region on a communicator of one rank."""
-    if exc is not None and not refused:
+    # A region around this one has failed: that passes, as it does where there
+    # are more ranks here.
+    woken = isinstance(exc, PeerFailure) and outermost() is not private
+    if exc is not None and not refused and not woken:
         with room_on_the_stack():
             exc = _fail_alone(private, exc)
     _close(private, None)

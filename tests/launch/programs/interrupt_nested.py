@@ -22,8 +22,9 @@ for bad in range(P):
         exc = None
         try:
             with allraise.guard(WORLD, "outer") as g:
-                g.comm.barrier()
                 try:
+                    # A revoke may also end what all ranks have entered.
+                    g.comm.barrier()
                     if bad == ME:
                         raise Fault
                     with allraise.guard(half, "inner") as h:
