@@ -25,27 +25,27 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from allraise.bundle import Bundle
-from allraise.contribution import brief, contribution
-from allraise.exceptions import Agreed, CheckpointException, PeerFailure
-from allraise.gathering import gather_bundle, spread_bytes
-from allraise.mismatch import explain_mismatch, position_of
-from allraise.nesting import close_region, enclosing, is_nested, open_region, outermost
-from allraise.record import dump_plain, load_plain, minimal
+from allraise.contribution import capture_early
+from allraise.exceptions import PeerFailure
+from allraise.failing import fail_alone, fail_with_peers
+from allraise.nesting import OPEN, close_region, enclosing, open_nested, outermost
+from allraise.private import step_of
 from allraise.signals import room_on_the_stack, signals_held_back
-from allraise.spool import discard_failure, keep_failure
+from allraise.spool import keep_failure
 from allraise.survivors import end_if_died
 from allraise.verdict import (
-    EVERYWHERE,
-    Verdict,
+    is_asked,
+    is_of_mpi,
+    is_success,
     read_verdict,
     reduce_vector,
-    severity_of,
-    token_of,
+    succeeds,
+    was_reduced,
 )
-from allraise.waking import announce, clear, look_outside, tell_outside
+from allraise.waking import announce, look_outside, tell_outside
 
 if TYPE_CHECKING:
+    from allraise.bundle import Bundle
     from allraise.private import Private, Region
 
 
@@ -61,11 +61,14 @@ def enter(private: Private, region: Region) -> None:
     settled = private.settled
     if settled is not None and len(private.steps) >= settled[0]:
         raise settled[1]
-    if is_nested(private):
+    regions = OPEN.regions
+    if not regions or regions[-1] is private:
+        regions += (private,)
+    else:
         # What is around must be able to wake this rank here.
         for side in reversed(enclosing(private.group, private)):
             wake_from_now_on(side)
-    open_region(private)
+        open_nested(private)
     if private.watched:
         try:
             look_outside(private)
@@ -74,8 +77,8 @@ def enter(private: Private, region: Region) -> None:
             close_region(private)
             raise
     private.counts[-1] += 1
-    private.counts.append(0)
-    private.steps.append(region)
+    private.counts += (0,)
+    private.steps += (region,)
 
 
 def wake_from_now_on(private: Private) -> None:
@@ -99,10 +102,12 @@ def wake_from_now_on(private: Private) -> None:
         return
     enter(private, "")
     private.asking = True
+    private.note_plain()
     try:
         outcome = leave(private, None, 0)
     finally:
         private.asking = False
+        private.note_plain()
     if outcome is not None:
         raise outcome
     private.counts[-1] -= 1  # others may not have asked
@@ -126,17 +131,67 @@ def leave(
         failure already, or where every rank's arguments were refused; None if
         no rank failed.
     """
-    if private.settled is not None or private.watched:
+    is_reduced, tried = False, None
+    if exc is None and private.is_plain and private.settled is None:
+        try:
+            if succeeds(private, place):
+                # No call and no loop here, so no signal's handler in between.
+                del private.steps[-1], private.counts[-1], OPEN.regions[-1]
+                return None
+            is_reduced = True
+        except BaseException as error:
+            is_reduced, tried = was_reduced(private), error
+    else:
         depth, outcome = _settled(private)
         if outcome is not None:
             _close(private, depth)
             return outcome
-    if private.comm is None:
-        return _leave_alone(private, exc, refused=refused)
+        if private.comm is None:
+            return _leave_alone(private, exc, refused=refused)
+    return _agree(private, exc, place, refused, is_reduced, tried)
+
+
+def _agree(  # noqa: C901, PLR0917 one place for what can happen to a region
+    private: Private,
+    exc: BaseException | None,
+    place: int,
+    refused: bool,  # noqa: FBT001
+    is_reduced: bool,  # noqa: FBT001
+    tried: BaseException | None,
+) -> BaseException | None:
+    """Close the innermost region where it takes more than one Allreduce.
+
+    Collective over comm.
+
+    Args:
+        private: This rank's side.
+        exc: What ended the region on this rank, or None.
+        place: Root and ``everywhere``, from `place_of`.
+        refused: Whether `exc` says that this rank's arguments were wrong.
+        is_reduced: Whether the reduction is done.
+        tried: What was raised in trying it.
+
+    Returns:
+        What this rank must raise, or None.
+    """
+    captured, late = None, None
     try:
-        if private.watched or exc is not None:
-            _look_around(private, exc)
-        exc, interruption, woke = _reduce(private, exc, place, refused=refused)
+        if tried is not None and is_of_mpi(tried):
+            raise tried
+        if is_reduced:
+            late = tried
+        elif not isinstance(tried, RecursionError):  # that only needs more room
+            exc = exc or tried
+        woke = private.wakes
+        if not is_reduced:
+            exc, captured = _prepare(private, exc, refused=refused)
+            before = exc
+            exc, late = _reduce(private, exc, place, refused)
+            if exc is not before:
+                captured = None
+        if is_asked(private) and not private.asking:
+            exc, late = _reduce_again(private, exc, late, place, refused)
+            woke = True
     except PeerFailure as woken:
         # A region around this one, on another communicator, has failed. The
         # other ranks here learn it too, and nobody waits for this one.
@@ -147,54 +202,84 @@ def leave(
         end_if_died(private, exc, error)
         _close(private, None)
         raise
-    # Severity 0 and one hash: nobody failed, and all stand at one step. Read in
-    # place, for this is every guard that goes well.
-    total = private.total
-    if total[0] == 0 and (total[3] == -total[4] or private.asking):
+    failure = None
+    if is_success(private):
         _close(private, None)
-        failure = None
     else:
-        with room_on_the_stack(), signals_held_back():
-            verdict = read_verdict(private)
-            failure = _fail_with_peers(
-                private, exc, verdict, refused=refused, woke=woke
-            )
-            private.settled = (verdict.depth, failure)
-            _close(private, verdict.depth)
-    if interruption is not None:
-        raise interruption
+        failure = _fail(private, exc, captured, refused=refused, woke=woke)
+    if late is not None:
+        raise late
+    return failure
+
+
+def _fail(
+    private: Private,
+    exc: BaseException | None,
+    captured: Bundle | None,
+    *,
+    refused: bool,
+    woke: bool,
+) -> BaseException:
+    """Close the innermost region, and settle the failure that was agreed.
+
+    Collective over comm.
+    """
+    late, is_begun, failure = None, False, None
+    while failure is None:
+        try:
+            with room_on_the_stack(), signals_held_back():
+                is_begun = True
+                verdict = read_verdict(private)
+                made = fail_with_peers(
+                    private, exc, verdict, captured=captured, refused=refused, woke=woke
+                )
+                private.settled = (verdict.depth, made)
+                _close(private, verdict.depth)
+                failure = made
+        except BaseException as error:
+            if failure is None and is_begun:
+                _close(private, None)
+                raise
+            late = error  # of a signal's handler
+    if late is not None:
+        raise late
     return failure
 
 
 def _reduce(
-    private: Private, exc: BaseException | None, place: int, *, refused: bool
-) -> tuple[BaseException | None, BaseException | None, bool]:
-    """Do the reduction; once more where a peer only asked to be woken.
-
-    Collective over comm.
-
-    Returns:
-        What `reduce_vector` returns, and whether a rank that had failed before it
-        has woken its peers.
-    """
-    woke = private.wakes
+    private: Private,
+    exc: BaseException | None,
+    place: int,
+    refused: bool,  # noqa: FBT001 as it came
+) -> tuple[BaseException | None, BaseException | None]:
+    """Do the reduction, from wherever on the stack. Collective over comm."""
     try:
-        exc, late = reduce_vector(private, exc, place, refused=refused)
+        return reduce_vector(private, exc, place, refused)
     except RecursionError:  # of this rank, before it could send anything
         with room_on_the_stack():
-            exc, late = reduce_vector(private, exc, place, refused=refused)
-    total = private.total
-    if not total[7]:
-        return exc, late, woke
-    private.wakes = True
-    if total[0] or private.asking:
-        return exc, late, woke
-    # Nobody has failed, and this rank was not asking: its agreement is to come.
+            return reduce_vector(private, exc, place, refused)
+
+
+def _reduce_again(
+    private: Private,
+    exc: BaseException | None,
+    late: BaseException | None,
+    place: int,
+    refused: bool,  # noqa: FBT001 as it came
+) -> tuple[BaseException | None, BaseException | None]:
+    """Do the reduction again, after one in which a peer asked to be woken.
+
+    Collective over comm. Nobody had failed, and this rank was not asking: its
+    agreement is to come. Once a communicator, so its price does not count.
+
+    Returns:
+        What `reduce_vector` returns.
+    """
     if late is not None:
         exc = late  # whatever a signal's handler raised is a failure by then
-        _look_around(private, exc)
-    with room_on_the_stack():  # once a communicator: its price does not count
-        return *reduce_vector(private, exc, place, refused=refused), True
+        _prepare(private, exc, refused=False)
+    with room_on_the_stack():
+        return reduce_vector(private, exc, place, refused)
 
 
 def _settled(private: Private) -> tuple[int | None, BaseException | None]:
@@ -210,22 +295,41 @@ def _settled(private: Private) -> tuple[int | None, BaseException | None]:
     return None, None
 
 
-def _look_around(private: Private, exc: BaseException | None) -> None:
-    """Wake those who wait for this rank, unless it is itself to leave.
+def _prepare(
+    private: Private, exc: BaseException | None, *, refused: bool
+) -> tuple[BaseException | None, Bundle | None]:
+    """Look whether this rank is to agree here; wake those who wait for it.
 
     Not collective.
+
+    Returns:
+        What this rank fails with, and the record of that, made while nobody
+        waits for this rank alone.
 
     Raises:
         PeerFailure: A region around this one has failed.
     """
-    with room_on_the_stack():
+    captured = None
+    try:
         if private.watched:
-            look_outside(private)
+            with room_on_the_stack():
+                look_outside(private)
         if exc is not None:
-            private.failed_at = time.monotonic()
-            private.spooled = keep_failure(_step_of(private.steps[-1]), exc)
-            if private.wakes:
-                announce(private)
+            with room_on_the_stack(), signals_held_back():
+                private.failed_at = time.monotonic()
+                private.spooled = keep_failure(step_of(private.steps[-1]), exc)
+                if private.wakes:
+                    announce(private)
+                if not refused:
+                    captured = capture_early(private, exc)
+    except BaseException as error:
+        if isinstance(error, PeerFailure) or is_of_mpi(error):
+            raise
+        # Of a signal's handler: the others count on this rank's agreement.
+        if error.__context__ is None and error is not exc:
+            error.__context__ = exc
+        return error, None
+    return exc, captured
 
 
 def _close(private: Private, failed_depth: int | None) -> None:
@@ -233,8 +337,7 @@ def _close(private: Private, failed_depth: int | None) -> None:
     if failed_depth == len(private.steps):
         private.settled = None
         private.counts[-2] = 0
-    private.steps.pop()
-    private.counts.pop()
+    del private.steps[-1], private.counts[-1]
     close_region(private)
 
 
@@ -247,170 +350,6 @@ def _leave_alone(
     woken = isinstance(exc, PeerFailure) and outermost() is not private
     if exc is not None and not refused and not woken:
         with room_on_the_stack():
-            exc = _fail_alone(private, exc)
+            exc = fail_alone(private, exc)
     _close(private, None)
     return exc
-
-
-def _fail_alone(private: Private, exc: BaseException) -> BaseException:
-    """Make the outcome on a communicator of one rank."""
-    if token_of(private, exc):
-        return exc
-    private.n_failed += 1
-    private.met_at = private.failed_at = time.monotonic()
-    own, live = contribution(private, exc, 0)
-    own.settle_ages(time.time())
-    bundle = own if own.ranks else brief(private, exc)
-    agreed = Agreed(private.n_failed, private, 0)
-    return _outcome(_step_of(private.steps[-1]), bundle, severity_of(exc), live, agreed)
-
-
-def _fail_with_peers(
-    private: Private,
-    exc: BaseException | None,
-    verdict: Verdict,
-    *,
-    refused: bool,
-    woke: bool,
-) -> BaseException:
-    """Do as `_fail`, and end the job where a process dies meanwhile.
-
-    Collective over comm.
-    """
-    # All ranks leave the reduction within microseconds, whatever their clocks
-    # say. So failures are dated by how long before that they were.
-    private.met_at = time.monotonic()
-    try:
-        if woke:
-            clear(private, verdict.depth)
-        failure = _fail(private, exc, verdict, refused=refused)
-        if private.spooled:
-            private.spooled = False
-            discard_failure()
-        return failure
-    except BaseException as error:  # MPI itself failed: there is no report
-        end_if_died(private, exc, error)
-        _close(private, None)
-        raise
-
-
-def _fail(
-    private: Private, exc: BaseException | None, verdict: Verdict, *, refused: bool
-) -> BaseException:
-    """Find out what failed, and make what this rank raises.
-
-    Collective over comm.
-    """
-    if exc is not None and refused and verdict.minus_refused:
-        return exc  # every rank's arguments were refused: each says why
-    private.n_failed += 1
-    agreed = Agreed(private.n_failed, private, private.rank)
-    if not verdict.severity:
-        return _mismatch(private, verdict, agreed)
-    if exc is not None and 0 < verdict.token_high == -verdict.minus_token_low:
-        return exc  # every rank carries it: it is passed on, not wrapped again
-    own, live = contribution(private, exc, verdict.token_high)
-    root = verdict.root
-    gathered = _gather(private, own, root)
-    step, data = _spread(private, gathered, verdict)
-    if not data:
-        # Nobody who passed a failure on had failed: what they know is all.
-        if exc is not None:
-            own = brief(private, exc)
-        gathered = _gather(private, own, root)
-        step, data = _spread(private, gathered, verdict)
-    if private.rank == root:
-        bundle, where = gathered, ""
-    else:
-        bundle = Bundle.decode(data)
-        where = "" if verdict.everywhere else _where(private, root)
-        if private.rank in own.ranks and not verdict.everywhere:
-            mine = own.only(private.rank)
-            # That it was interrupted is less than what others tell of it.
-            bundle = Bundle.merge((mine.without_interrupted(), bundle, mine))
-    private.last = (agreed.token, bundle)
-    made = _outcome(step, bundle, verdict.severity, live, agreed)
-    made.locate(private.size, where)
-    return made
-
-
-def _gather(private: Private, own: Bundle, root: int) -> Bundle:
-    """Bring the failures together, dated on the root's clock.
-
-    Collective over comm.
-    """
-    gathered = gather_bundle(private, own, root)
-    met = time.time() - (time.monotonic() - private.met_at)
-    for bundle in (gathered, own):
-        bundle.settle_ages(met)
-    return gathered
-
-
-def _step_of(region: Region) -> str:
-    return region if isinstance(region, str) else region[0]
-
-
-def _where(private: Private, root: int) -> str:
-    return f"rank {root} of {private.size} has the whole report"
-
-
-def _spread(private: Private, gathered: Bundle, verdict: Verdict) -> tuple[str, bytes]:
-    """Tell every rank the step that failed and what it may know.
-
-    Collective over comm.
-    """
-    data = b""
-    if private.rank == verdict.root:
-        step = _step_of(private.steps[verdict.depth - 1])
-        try:
-            told = gathered
-            if not verdict.everywhere:
-                told = gathered.summarise(_where(private, verdict.root))
-            data = dump_plain((step, told.encode() if told.ranks else b""))
-        except BaseException as error:
-            # The others wait for this broadcast; the root has its report.
-            reason = f"the root could not tell: {error!r:.200}"
-            told = Bundle.of(verdict.root, minimal("<unknown>", reason))
-            data = dump_plain((step, told.encode()))
-    step, data = load_plain(spread_bytes(private, data, verdict.root))
-    return step, data
-
-
-def _mismatch(
-    private: Private, verdict: Verdict, agreed: Agreed
-) -> CheckpointException:
-    """Make the outcome where nobody failed but the ranks stand apart.
-
-    Collective over comm.
-    """
-    own = Bundle.of(
-        private.rank,
-        position_of(private.steps[-1], len(private.steps), private.counts[-2]),
-    )
-    gathered = gather_bundle(private, own, verdict.root)
-    if private.rank == verdict.root:
-        gathered = explain_mismatch(gathered)
-    # The table is for everybody, whatever the ranks asked for.
-    told_all = verdict._replace(place=verdict.place | EVERYWHERE)
-    step, data = _spread(private, gathered, told_all)
-    bundle = Bundle.decode(data)
-    private.last = (agreed.token, bundle)
-    made = _outcome(step, bundle, 1, None, agreed)
-    made.locate(private.size, "")
-    return made
-
-
-def _outcome(
-    step: str,
-    bundle: Bundle,
-    severity: int,
-    live: BaseException | None,
-    agreed: Agreed,
-) -> CheckpointException:
-    """Make the exception, caused by this rank's own."""
-    made = CheckpointException.from_bundle(
-        step, bundle, ordinary=severity <= 1, live=live, agreed=agreed
-    )
-    if live is not None:
-        made.__cause__ = live
-    return made

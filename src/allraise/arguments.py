@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from allraise.agreement import enter, leave, wake_from_now_on
 from allraise.creation import private_of
 from allraise.nesting import enclosing
-from allraise.private import Private, known_private, resolve_comm
+from allraise.private import Private, known_private, resolve_comm, seen_private
 from allraise.settings import read_settings
 from allraise.verdict import EVERYWHERE
 
@@ -105,7 +105,7 @@ def checked_before(
             and 0 < timeout < _INFINITE
         )
     ):
-        return known_private(comm)
+        return seen_private(comm)
     return None
 
 

@@ -19,22 +19,55 @@ if TYPE_CHECKING:
     from allraise.private import Private
 
 
+def capture_early(private: Private, exc: BaseException) -> Bundle | None:
+    """Return the record of a new failure, before its rank agrees with the others.
+
+    Not collective. Never raises. While a rank makes its record the others may
+    still be at work: made after the agreement, all would wait for it, and with
+    more ranks than cores for each in turn.
+
+    Returns:
+        None where the failure was agreed before.
+    """
+    if isinstance(exc, CheckpointException) and exc.agreed is not None:
+        return None
+    try:
+        return Bundle.of(private.rank, capture(exc, kind=_kind_of(exc)))
+    except BaseException as error:
+        return _untold(private, error)
+
+
 def contribution(
-    private: Private, exc: BaseException | None, newest: int
+    private: Private,
+    exc: BaseException | None,
+    newest: int,
+    captured: Bundle | None,
 ) -> tuple[Bundle, BaseException | None]:
     """Return what this rank knows that others may not, and its own exception.
 
     Not collective. Never raises: the others wait for it.
+
+    Args:
+        private: This rank's side.
+        exc: This rank's exception, or None.
+        newest: The token of the last failure agreed here, if a rank carries it.
+        captured: What `capture_early` made of the exception, if it did.
     """
     try:
-        return _contribution(private, exc, newest)
+        if captured is None and exc is not None:
+            captured = capture_early(private, exc)
+        return _contribution(private, exc, newest, captured)
     except BaseException as error:
-        text = f"what it knows cannot be told: {type_name_of(type(error))}: {error}"
-        return Bundle.of(private.rank, minimal("<unknown>", text, reason=text)), exc
+        return _untold(private, error), exc
+
+
+def _untold(private: Private, error: BaseException) -> Bundle:
+    text = f"what it knows cannot be told: {type_name_of(type(error))}: {error}"
+    return Bundle.of(private.rank, minimal("<unknown>", text, reason=text))
 
 
 def _contribution(
-    private: Private, exc: BaseException | None, newest: int
+    private: Private, exc: BaseException | None, newest: int, captured: Bundle | None
 ) -> tuple[Bundle, BaseException | None]:
     """Return what there is to be told.
 
@@ -47,12 +80,12 @@ def _contribution(
     retold = Bundle()
     if private.last is not None and private.last[0] == newest > 0:
         retold = private.last[1].only(rank)
-    if exc is not None and agreed is None:
-        kind = _kind_of(exc)
-        own = Bundle.of(rank, capture(exc, kind=kind))
-        own.set_age(rank, private.met_at - private.failed_at)
+    if captured is not None:
+        captured.set_age(rank, private.met_at - private.failed_at)
         # To be interrupted since is less than to have failed.
-        return (retold if kind == INTERRUPTED and retold.ranks else own), exc
+        if retold.ranks and exc is not None and _kind_of(exc) == INTERRUPTED:
+            return retold, exc
+        return captured, exc
     if agreed is None or not isinstance(exc, CheckpointException):
         return retold, None
     live = exc.own_exception()

@@ -137,6 +137,7 @@ def _connect(private: Private, plain: MPI.Intracomm) -> None:
         private.lifeboat = duplicate.Dup()
         private.lifeboat.Set_name("allraise lifeboat")
         watch_exit()
+    private.note_plain()
 
 
 def _meet(group: MPI.Group, rank: int, around: list[Private]) -> None:

@@ -46,39 +46,37 @@ if TYPE_CHECKING:
 
 
 class _Open(threading.local):
-    """The open regions of this thread, innermost last."""
+    """The open regions of this thread, innermost last.
+
+    `agreement` adds to them and takes from them itself: a call would be a tenth
+    of what a guard costs.
+    """
 
     def __init__(self) -> None:
-        # The side of each, and what was watched on it before.
-        self.regions: list[tuple[Private, tuple[Private, ...]]] = []
+        self.regions: list[Private] = []  # the side of each
 
 
-_OPEN = _Open()
+OPEN = _Open()
 
 
-def is_nested(private: Private) -> bool:
-    """Tell whether a region here would lie in one elsewhere. Not collective."""
-    regions = _OPEN.regions
-    return bool(regions) and regions[-1][0] is not private
-
-
-def open_region(private: Private) -> None:
-    """Note that a region opens, and what it has to watch. Not collective."""
-    regions = _OPEN.regions
-    regions.append((private, private.watched))
-    if len(regions) > 1 and regions[-2][0] is not private:
-        _watch(private, tuple(enclosing(private.group, private)))
+def open_nested(private: Private) -> None:
+    """Note that a region opens within one elsewhere. Not collective."""
+    private.watched_before.append(private.watched)
+    OPEN.regions.append(private)
+    _watch(private, tuple(enclosing(private.group, private)))
 
 
 def close_region(private: Private) -> None:
     """Note that the innermost region closes. Not collective."""
-    _, before = _OPEN.regions.pop()
-    if before is not private.watched:
-        _watch(private, before)
+    regions = OPEN.regions
+    del regions[-1]
+    if regions and regions[-1] is not private:
+        _watch(private, private.watched_before.pop())
 
 
 def _watch(private: Private, around: tuple[Private, ...]) -> None:
     private.watched = around
+    private.note_plain()
     if private.channel is not None:
         private.beacon.enclosing = tuple(side.beacon for side in around)
         private.channel.enclosing = tuple(side.channel for side in around)
@@ -94,7 +92,7 @@ def enclosing(group: MPI.Group | None, private: Private | None = None) -> list[P
         private: Its side, which does not enclose itself.
     """
     found: list[Private] = []
-    for side, _ in reversed(_OPEN.regions):
+    for side in reversed(OPEN.regions):
         if side is not private and side not in found and _contains(side, group):
             found.append(side)
     return found
@@ -102,8 +100,8 @@ def enclosing(group: MPI.Group | None, private: Private | None = None) -> list[P
 
 def outermost() -> Private | None:
     """Return the side of the outermost open region of this thread, if any."""
-    regions = _OPEN.regions
-    return regions[0][0] if regions else None
+    regions = OPEN.regions
+    return regions[0] if regions else None
 
 
 def within(private: Private) -> list[Private]:
@@ -141,7 +139,7 @@ def _around(private: Private, depth: int) -> list[Private]:
     """Return the other sides with a region around one of this, outermost first."""
     found: list[Private] = []
     n_open = 0
-    for side, _ in _OPEN.regions:
+    for side in OPEN.regions:
         n_open += side is private
         if n_open == depth:
             break
@@ -161,7 +159,7 @@ def within_here(private: Private) -> list[Private]:
 
 def watch_anew() -> None:
     """Have open regions watch the channels that others have now. Not collective."""
-    for side, _ in _OPEN.regions:
+    for side in OPEN.regions:
         _watch(side, side.watched)
 
 
@@ -172,7 +170,9 @@ def note_twins(private: Private) -> None:
     """
     for side in within(private):
         if side.size == private.size:
-            side.has_twin = private.has_twin = True
+            for twin in (side, private):
+                twin.has_twin = True
+                twin.note_plain()
 
 
 def _contains(outer: Private, group: MPI.Group | None) -> bool:

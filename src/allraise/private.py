@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 # for different collectives follow them.
 Region = str | tuple[str, str]
 
+
+def step_of(region: Region) -> str:
+    """Return the step of a region. Not collective."""
+    return region if isinstance(region, str) else region[0]
+
+
 # The numbers of the vector that is reduced; `verdict` says what they are.
 VECTOR_LENGTH = 8
 
@@ -68,6 +74,10 @@ class Private:
         has_twin: Whether another communicator of the same ranks was known once.
         watched: The sides of the open regions on other communicators that
             contain this one, innermost first.
+        watched_before: What was watched around each open region that is nested in
+            one elsewhere, outermost first.
+        is_plain: Whether an agreement here is one Allreduce, which no message of
+            another kind ends or passes through. From `note_plain`.
         group: The group of the communicator.
         lifeboat: A duplicate that is never revoked, under ULFM (see `survivors`).
         last: The token of the last failure and what this rank knows of it.
@@ -86,6 +96,7 @@ class Private:
         "handle",
         "has_twin",
         "is_finalized",
+        "is_plain",
         "last",
         "lifeboat",
         "met_at",
@@ -100,6 +111,7 @@ class Private:
         "total",
         "wakes",
         "watched",
+        "watched_before",
     )
 
     def __init__(self, comm: Any, rank: int, size: int, op: Any = None) -> None:
@@ -109,6 +121,7 @@ class Private:
         self.gates: Gates | None = None
         self.has_twin = False
         self.watched: tuple[Private, ...] = ()
+        self.watched_before: list[tuple[Private, ...]] = []
         self.group: MPI.Group | None = None
         self.lifeboat: Any = None
         self.spooled = False
@@ -128,6 +141,19 @@ class Private:
         # Preallocated: the success path allocates nothing.
         self.mine = array("q", bytes(8 * VECTOR_LENGTH))
         self.total = array("q", bytes(8 * VECTOR_LENGTH))
+        self.note_plain()
+
+    def listens(self) -> bool:
+        """Tell whether messages can end an agreement here, or pass through it."""
+        return bool(
+            self.has_twin or self.watched or (self.wakes and self.beacon.needs_relay)
+        )
+
+    def note_plain(self) -> None:
+        """Work out `is_plain` anew, whenever something it depends on has changed."""
+        self.is_plain = not (
+            self.comm is None or self.asking or self.watched_before or self.listens()
+        )
 
 
 def resolve_comm(comm: object) -> MPI.Intracomm:
@@ -220,18 +246,25 @@ def _user_freed(_comm: object, _keyval: int, private: Private) -> None:
         private.comm.Free()
 
 
-def known_private(comm: object) -> Private | None:
-    """Return this rank's side where it is known already, else None.
+def seen_private(comm: object) -> Private | None:
+    """Return this rank's side where it was made once, also if MPI is over since.
 
     Not collective. Takes whatever a user may pass: what is no intracommunicator
     that has been used before is not known.
     """
-    if _running is None or _running.Is_finalized():
+    if _running is None:
         return None
     if comm is None:
-        handle = _running.COMM_WORLD.handle
-    elif isinstance(comm, _running.Intracomm):
-        handle = comm.handle
-    else:
-        return None
-    return _by_handle.get(handle)
+        comm = _running.COMM_WORLD
+    if isinstance(comm, _running.Intracomm):
+        return _by_handle.get(comm.handle)
+    return None
+
+
+def known_private(comm: object) -> Private | None:
+    """Return this rank's side where it is known already, else None.
+
+    Not collective. Takes what `seen_private` takes.
+    """
+    private = seen_private(comm)
+    return None if private is None or private.is_finalized() else private

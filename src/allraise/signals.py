@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -29,6 +29,18 @@ STACK_ROOM: Final = 500
 ENDLESS: Final = 1_000_000
 
 
+class _Rooms:
+    """How many blocks are open in this process, and how many were given room."""
+
+    def __init__(self) -> None:
+        # Reentrant: a signal handler may open a block within another.
+        self.lock = threading.RLock()
+        self.n_open = self.n_given = 0
+
+
+_ROOMS: Final = _Rooms()
+
+
 class room_on_the_stack:  # noqa: N801 reads as the block it is
     """A block that may call as deep as the failure path needs.
 
@@ -38,30 +50,23 @@ class room_on_the_stack:  # noqa: N801 reads as the block it is
     limit higher with each overlap.
     """
 
-    # Reentrant: a signal handler of the same thread may open a block of its own.
-    _lock = threading.RLock()
-    _open = 0
-    _given = 0
-
     def __enter__(self) -> None:
-        kind = room_on_the_stack
-        with kind._lock:
-            kind._open += 1
+        with _ROOMS.lock:
+            _ROOMS.n_open += 1
             limit = sys.getrecursionlimit()
             if limit < ENDLESS:
                 sys.setrecursionlimit(limit + STACK_ROOM)
-                kind._given += 1
+                _ROOMS.n_given += 1
 
     def __exit__(self, *_exc_info: object) -> None:
-        kind = room_on_the_stack
-        with kind._lock:
-            kind._open -= 1
+        with _ROOMS.lock:
+            _ROOMS.n_open -= 1
             # Refused where the stack is deeper than the limit to come: that room
             # is taken back by the next block that ends higher up.
             with suppress(RecursionError):
-                while kind._given > kind._open:
+                while _ROOMS.n_given > _ROOMS.n_open:
                     sys.setrecursionlimit(sys.getrecursionlimit() - STACK_ROOM)
-                    kind._given -= 1
+                    _ROOMS.n_given -= 1
 
 
 class signals_held_back:  # noqa: N801 reads as the block it is
@@ -73,17 +78,33 @@ class signals_held_back:  # noqa: N801 reads as the block it is
 
     def __enter__(self) -> Self:
         self._seen: list[int] = []
-        self._handlers = {}
+        self._handlers: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            for number in HELD_BACK:
-                handler = signal.getsignal(number)
-                if callable(handler):
-                    self._handlers[number] = handler
-                    signal.signal(number, self._note)
+            try:
+                for number in HELD_BACK:
+                    handler = signal.getsignal(number)
+                    if callable(handler):
+                        self._handlers[number] = handler
+                        signal.signal(number, self._note)
+            except BaseException:  # of a handler that is not held back yet
+                self._restore()
+                raise
         return self
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._seen.append(number)
+
+    def _restore(self) -> None:
+        """Put every handler back, also where one of them raises meanwhile."""
+        raised = None
+        for number, handler in self._handlers.items():
+            while signal.getsignal(number) == self._note:
+                try:
+                    signal.signal(number, handler)
+                except BaseException as error:
+                    raised = error
+        if raised is not None:
+            raise raised
 
     def __exit__(
         self,
@@ -91,7 +112,6 @@ class signals_held_back:  # noqa: N801 reads as the block it is
         _exc: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        self._restore()
         for seen in self._seen:
             signal.raise_signal(seen)

@@ -37,7 +37,7 @@ from allraise.ending import abort_job, publish_last
 from allraise.hang import user_frames
 from allraise.neighbours import end_with_launcher
 from allraise.nesting import outermost
-from allraise.private import Private, registered
+from allraise.private import Private, registered, step_of
 from allraise.ranks import RankSet
 from allraise.record import DIED, INTERRUPTED, Link, Record, minimal
 from allraise.report import Report
@@ -174,7 +174,7 @@ def _tell(side: Private, private: Private, exc: BaseException | None) -> None:
     """Bring together what the survivors know, and report it on one of them."""
     _wake_all(side.lifeboat)
     own = _own_bundle(side, private, exc)
-    step = _step_of(private)
+    step = _innermost_step(private)
     meeting = Meeting(side, own.encode())
     found = meeting.meet()
     if found is None:
@@ -187,17 +187,16 @@ def _tell(side: Private, private: Private, exc: BaseException | None) -> None:
     publish_last(title, lambda: Report.here(step, bundle, side.size), lambda: title)
 
 
-def _step_of(private: Private) -> str:
+def _innermost_step(private: Private) -> str:
     """Return the innermost open region that has a name."""
-    names = [r if isinstance(r, str) else r[0] for r in private.steps]
-    return next((name for name in reversed(names) if name), "")
+    return next((name for name in map(step_of, reversed(private.steps)) if name), "")
 
 
 def _own_bundle(side: Private, private: Private, exc: BaseException | None) -> Bundle:
     """Return this rank's own failure, or where it stands."""
     rank = side.rank
     if exc is None:
-        step = _step_of(private)
+        step = _innermost_step(private)
         text = f"at the end of step {step!r}" if step else "outside of any step"
         frames = user_frames(sys._getframe())  # noqa: SLF001 the documented way
         if all(is_own_file(frame.filename) for frame in frames):  # at exit
@@ -206,7 +205,7 @@ def _own_bundle(side: Private, private: Private, exc: BaseException | None) -> B
         return Bundle.of(rank, Record((link,), origin=origin_here(), kind="blocked"))
     if _is_consequence(exc):
         return Bundle.of(rank, capture(exc, kind=INTERRUPTED))
-    own, _ = contribution(side, exc, 0)
+    own, _ = contribution(side, exc, 0, None)
     return own if own.ranks else brief(side, exc)
 
 

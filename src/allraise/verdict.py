@@ -103,8 +103,41 @@ def token_of(private: Private, exc: BaseException) -> int:
     return agreed.token if agreed and agreed.owner is private else 0
 
 
+def succeeds(private: Private, place: int) -> bool:
+    """Do the one Allreduce of a rank that has not failed.
+
+    Collective over comm. What every guard costs that goes well: no more is done
+    here than that takes.
+
+    Returns:
+        Whether no rank has failed, and all stand at one step. If not,
+        ``private.total`` tells more.
+
+    Raises:
+        BaseException: What a signal's handler raised; `was_reduced` tells when.
+    """
+    steps = private.steps
+    depth = len(steps)
+    # Sums are enough: the hash of the step is spread, the rest fits beside.
+    digest = _hash_of(steps[-1]) + (depth << _COUNT_BITS) + private.counts[-2]
+    mine, total = private.mine, private.total
+    total[0] = _PENDING
+    place -= depth << _PLACE_BITS
+    _PACK_INTO(mine, 0, 0, 0, place, digest, -digest, 0, 0, 0)
+    private.comm.Allreduce(mine, total, private.op)
+    return bool(total == mine)  # all sent the same, and that was no failure
+
+
+def was_reduced(private: Private) -> bool:
+    """Tell whether the reduction of `succeeds` was done. Not collective."""
+    return private.total[0] != _PENDING
+
+
 def reduce_vector(
-    private: Private, exc: BaseException | None, place: int, *, refused: bool
+    private: Private,
+    exc: BaseException | None,
+    place: int,
+    refused: bool,  # noqa: FBT001 a keyword takes 20 ns of every guard
 ) -> tuple[BaseException | None, BaseException | None]:
     """Do the one Allreduce, whatever a signal handler raises around it.
 
@@ -122,19 +155,14 @@ def reduce_vector(
     """
     steps = private.steps
     depth = len(steps)
-    # Sums are enough: the hash of the step is spread, the rest fits beside.
     digest = _hash_of(steps[-1]) + (depth << _COUNT_BITS) + private.counts[-2]
     place -= depth << _PLACE_BITS
-    mine, total = private.mine, private.total
-    interruption = None
-    if (
-        private.has_twin
-        or private.watched
-        or (private.wakes and private.beacon.needs_relay)
-    ):
+    if private.listens():
         return _reduce_watching(private, exc, place, digest, refused=refused)
+    mine, total = private.mine, private.total
+    severity = token = 0
+    interruption = None
     while True:
-        severity = token = 0
         if exc is not None:
             severity, token = severity_of(exc), token_of(private, exc)
         total[0] = _PENDING
@@ -246,6 +274,28 @@ def _reduce_watching(
                     error.__context__ = exc
                 exc, refused = error, False
     return exc, late
+
+
+def is_success(private: Private) -> bool:
+    """Tell whether the last reduction found no failure, and one step.
+
+    Not collective. Ranks that ask to be woken may do so at different steps.
+    """
+    total = private.total
+    return total[0] == 0 and (total[3] == -total[4] or bool(private.asking))
+
+
+def is_asked(private: Private) -> bool:
+    """Note whether a rank asks to be woken, and tell if that was all there was.
+
+    Not collective, right after the reduction.
+    """
+    total = private.total
+    if not total[7]:
+        return False
+    private.wakes = True
+    private.note_plain()
+    return not total[0]
 
 
 def is_of_mpi(error: BaseException) -> bool:

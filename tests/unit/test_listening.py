@@ -33,6 +33,7 @@ class Listening(simulated.SimulatedComm):
         self.when, self.raised = when, raised
         self.n_started = 0
         self.private.has_twin = True
+        self.private.note_plain()
         self.private.beacon = self
         self.private.gates = Gates(1)
 
