@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+import apart
+
 PROGRAM = str(Path(__file__).parent / "programs" / "endings.py")
 N_RANKS = 3
 LAST = N_RANKS - 1
@@ -30,23 +32,26 @@ def test_the_program_that_goes_well_ends_with_0(end):
 
 
 @pytest.mark.parametrize("n_ranks", [1, N_RANKS])
-def test_after_mpi_was_finalized_a_guard_says_so(end, n_ranks):
-    ended = end("after MPI was finalized", n_ranks)
-    assert ended.returncode != 0
-    text = "MPI has been finalized: ranks can agree only between MPI_Init"
-    # Each says so and exits 1, and the launcher ends the others at the first.
-    assert any(f"rank {rank}: {text}" in ended.stdout for rank in range(n_ranks))
-    # The exception that was to be agreed on is not lost to that.
-    assert any(f"ValueError: of {rank}" in ended.stderr for rank in range(n_ranks))
-    assert "entered" not in ended.stdout
-    assert "reaches the end" not in ended.stdout
+def test_after_mpi_was_finalized_a_guard_says_so(n_ranks):
+    """Each rank, in output of its own: the launcher ends the others at the first."""
+    job = apart.run(n_ranks, [PROGRAM, "after MPI was finalized"])
+    assert not job.timed_out, job
+    assert job.codes == [1] * n_ranks, job
+    assert job.returncode != 0
+    for rank, (out, err) in enumerate(zip(job.outs, job.errs, strict=True)):
+        text = "MPI has been finalized: ranks can agree only between MPI_Init"
+        assert f"rank {rank}: {text}" in out
+        # The exception that was to be agreed on is not lost to that.
+        assert f"ValueError: of {rank}" in err
+        assert "entered" not in out
+        assert "reaches the end" not in out
 
 
-def test_a_guard_made_before_mpi_was_finalized_says_so(end):
-    ended = end("finalized between two uses of a guard")
-    assert ended.returncode != 0
-    assert "ValueError: MPI has been finalized" in ended.stderr
-    assert "entered" not in ended.stdout
+def test_a_guard_made_before_mpi_was_finalized_says_so():
+    job = apart.run(N_RANKS, [PROGRAM, "finalized between two uses of a guard"])
+    assert job.codes == [1] * N_RANKS, job
+    assert all("ValueError: MPI has been finalized" in err for err in job.errs)
+    assert not any("entered" in out for out in job.outs)
 
 
 @pytest.mark.parametrize("n_ranks", [1, N_RANKS])
