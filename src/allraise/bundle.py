@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from allraise.ranks import RankSet
 from allraise.record import (
+    FAILURE,
     INTERRUPTED,
     NOWHERE,
     Origin,
@@ -31,9 +32,11 @@ from allraise.record import (
     Record,
     WireError,
     dump_plain,
+    kind_of,
     load_plain,
     minimal,
     pack,
+    peek,
     unpack,
 )
 
@@ -282,14 +285,13 @@ class Bundle:
 
     def without_interrupted(self) -> Bundle:
         """Return those that failed and were not interrupted; perhaps none."""
-        failed, interrupted = Bundle(), False
-        for ranks, record in self.records():
-            if record.kind == INTERRUPTED:
-                interrupted = True
-            else:
-                failed.add(ranks, record)
-        if not interrupted:
+        kept = [shape for shape in self._shapes if kind_of(shape) != INTERRUPTED]
+        if len(kept) == len(self._shapes):
             return self
+        failed = Bundle()
+        for shape in kept:
+            for variant, ranges in self._shapes[shape].items():
+                failed._add(shape, variant, ranges)
         failed._origins = {r: o for r, o in self._origins.items() if r in failed.ranks}
         return failed
 
@@ -300,14 +302,18 @@ class Bundle:
             where: Why the exception itself is not there, and who has it.
         """
         summary = Bundle()
-        for ranks, record in self.failures().records():
-            first = record.links[0].message.partition("\n")[0][:MAX_SUMMARY_CHARS]
+        for shape, (text, _), ranks in self.failures().entries():
+            try:
+                kind, name, message = peek(shape, text)
+            except WireError as error:
+                kind, name, message = FAILURE, "<unknown>", str(error)
+            first = message.partition("\n")[0][:MAX_SUMMARY_CHARS]
             if summary._n_variants >= MAX_SUMMARY_VARIANTS:
                 first = ""
-            name = record.links[0].type_name[:MAX_SUMMARY_CHARS]
+            name = name[:MAX_SUMMARY_CHARS]
             if len(summary._shapes) >= MAX_SUMMARY_VARIANTS:
                 name = "(other types)"
-            packed = pack(minimal(name, first, record.kind, where))
+            packed = pack(minimal(name, first, kind, where))
             summary._add(packed.shape, (packed.variant, ()), ranks.ranges)
         return summary
 

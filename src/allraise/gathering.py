@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 # every record whole.
 MAX_GATHERED_RANKS: Final = 16
 
+# What every MPI sends at once; the least of the defaults is Open MPI's through
+# shared memory, 4096 with its header.
+EAGER_BYTES: Final = 3000
+
+# Of requests that are done, most likely: to ask takes a call that waits.
+MAX_SENT: Final = 64
+
 # On the private communicator; the error channel has another.
 TAG_TREE: Final = 1
 TAG_SPREAD: Final = 2
@@ -117,7 +124,7 @@ def gather_bundle(private: Private, own: Bundle, root: int) -> Bundle:
     while step < private.size:
         peer = relative ^ step
         if relative & step:  # matched by the receive of the peer in its own loop
-            private.comm.send(data, (peer + root) % private.size, TAG_TREE)
+            _send(private, data, (peer + root) % private.size, TAG_TREE)
             break
         if peer < private.size:
             source = (peer + root) % private.size
@@ -160,5 +167,27 @@ def spread_bytes(private: Private, data: bytes, root: int) -> bytes:
     while step > 1:
         step >>= 1
         if relative + step < size:
-            private.comm.send(data, (relative + step + root) % size, TAG_SPREAD)
+            _send(private, data, (relative + step + root) % size, TAG_SPREAD)
+    _progress(private, len(data))
     return data
+
+
+def _send(private: Private, data: bytes, target: int, tag: int) -> None:
+    """Send without waiting. Not collective.
+
+    Open MPI 5.0.11 gives the processor away in each blocking send of more than
+    256 bytes: with 32 ranks a core, one ``send`` takes milliseconds.
+    """
+    private.sent.append(private.comm.isend(data, target, tag))
+
+
+def _progress(private: Private, n_bytes: int) -> None:
+    """Have what was sent go out, also if this rank is not to call MPI for long.
+
+    Not collective. Small messages are on their way once they are sent; large ones
+    take a second step of the sender's.
+    """
+    if n_bytes > EAGER_BYTES or len(private.sent) > MAX_SENT:
+        for request in private.sent:
+            request.wait()
+        private.sent.clear()

@@ -41,6 +41,7 @@ from allraise.publishing import (
 )
 from allraise.record import Link, Record
 from allraise.report import Report
+from allraise.signals import NEVER_RAISE
 from allraise.spool import Spool, folder_for_job, usable_folder, use
 from allraise.stacks import program_frames
 from allraise.ulfm import is_active
@@ -153,13 +154,15 @@ class _Job:
     def publish(self, outcome: Outcome) -> None:
         """Show and store what was found; runs in the helper thread."""
         # Who was killed while it waited for its peers had said here what failed.
+        kinds = [(record.kind, ranks) for ranks, record in outcome.bundle.records()]
         unexplained = [
             rank
-            for ranks, record in outcome.bundle.records()
-            if record.kind in ("silent", "signalled", "blocked", "running")
+            for kind, ranks in kinds
+            if kind in ("silent", "signalled", "blocked", "running")
             for rank in ranks
         ]
-        left = self.spool.known_of(unexplained)
+        silent = [rank for kind, ranks in kinds if kind == "silent" for rank in ranks]
+        left = self.spool.known_of(unexplained, silent)
         bundle = Bundle.merge((left, outcome.bundle))
         report = Report.here(outcome.step, bundle, self.size)
         report.environment["exit_code"] = shell_code(outcome.code)
@@ -257,7 +260,6 @@ class _Job:
         """Begin to listen: threads, exits, signals."""
         from mpi4py import MPI
 
-        self.spool.watch_crashes()
         watch_exits(self.rank)
         if self.tolerant:
             end_with_launcher()
@@ -268,8 +270,12 @@ class _Job:
         # MPI_Finalize deletes this attribute before it does anything else.
         MPI.COMM_SELF.Set_attr(keyval, self)
         self._install_hooks()
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, self.witness.on_sigterm)
+        is_ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        if is_ours:
+            handler = self.witness.on_sigterm
+            NEVER_RAISE.append(handler)
+            signal.signal(signal.SIGTERM, handler)
+        self.spool.watch_crashes(sigterm=is_ours)
         signal.set_wakeup_fd(self.witness.wakeup_fd, warn_on_full_buffer=False)
         os.register_at_fork(
             before=self._before_fork,

@@ -57,6 +57,7 @@ class Private:
             regions were entered within it so far.
         spooled: Whether a failure is written down that the peers do not know yet.
         steps: Each open region.
+        sent: Messages of the failure path that may be under way yet.
         settled: The depth at which a failure was agreed, and the exception that
             is due there, while this rank is still deeper.
         closed: Whether the user has freed the communicator.
@@ -104,6 +105,7 @@ class Private:
         "n_failed",
         "op",
         "rank",
+        "sent",
         "settled",
         "size",
         "spooled",
@@ -135,6 +137,7 @@ class Private:
         self.counts = [0]
         self.steps: list[Region] = []
         self.settled: tuple[int, BaseException] | None = None
+        self.sent: list[MPI.Request] = []
         self.n_failed = 0
         self.failed_at = self.met_at = 0.0
         self.last: tuple[int, Bundle] | None = None

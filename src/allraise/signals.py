@@ -41,6 +41,15 @@ class _Rooms:
 _ROOMS: Final = _Rooms()
 
 
+# Handlers of our own. To put one aside would also undo what C code has put before
+# it, such as the stacks that `faulthandler` writes at SIGTERM.
+NEVER_RAISE: Final[list[object]] = []
+
+
+def _never_raises(handler: object) -> bool:
+    return any(handler is known for known in NEVER_RAISE)
+
+
 class room_on_the_stack:  # noqa: N801 reads as the block it is
     """A block that may call as deep as the failure path needs.
 
@@ -73,7 +82,8 @@ class signals_held_back:  # noqa: N801 reads as the block it is
     """A block in which Python signal handlers wait; they run at its end.
 
     Not collective. Signals without a Python handler act as ever: their default
-    action ends the process, which no exception handling survives anyway.
+    action ends the process, which no exception handling survives anyway. So do
+    handlers in `NEVER_RAISE`.
     """
 
     def __enter__(self) -> Self:
@@ -83,7 +93,7 @@ class signals_held_back:  # noqa: N801 reads as the block it is
             try:
                 for number in HELD_BACK:
                     handler = signal.getsignal(number)
-                    if callable(handler):
+                    if callable(handler) and not _never_raises(handler):
                         self._handlers[number] = handler
                         signal.signal(number, self._note)
             except BaseException:  # of a handler that is not held back yet

@@ -4,11 +4,13 @@ Owns the folder beside the report file, ``PATH.d``::
 
     rank-3.json    the failure of rank 3, a report by itself, written before its
                    peers are woken; removed when they know it
-    rank-3.txt     what `faulthandler` writes when rank 3 crashes in C
+    rank-3.txt     the stacks that `faulthandler` writes when rank 3 crashes in C,
+                   or gets SIGTERM
 
 Where the MPI has no fault tolerance, the launcher kills a job at once when one of
-its processes dies. Then this is what remains, and ``allraise show PATH.d`` merges
-it. Ranks are those of ``COMM_WORLD``. Nothing remains of a job that ends well, nor
+its processes dies; when it is told to end, it gives ranks a quarter of a second
+between SIGTERM and SIGKILL (Open MPI 5.0.11). Then this is what remains, and
+``allraise show PATH.d`` merges it. Ranks are those of ``COMM_WORLD``. Nothing remains of a job that ends well, nor
 of one whose report was written.
 """
 
@@ -19,10 +21,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from allraise.bundle import Bundle
 from allraise.capture import capture
@@ -32,6 +35,7 @@ from allraise.ranks import RankSet
 from allraise.record import DIED, Link, Origin, Record
 from allraise.report import Report, load_report
 from allraise.settings import read_settings
+from allraise.stacks import program_frames
 from allraise.stall import parse_stacks
 
 if TYPE_CHECKING:
@@ -63,18 +67,25 @@ class Spool:
         self.folder = folder
         self.rank, self.size = rank, size
         self._crash_file: Any = None
+        self._is_enabler = False
 
-    def watch_crashes(self) -> None:
-        """Have the stack written if this process crashes in C.
+    def watch_crashes(self, *, sigterm: bool) -> None:
+        """Have the stacks written if this process crashes in C.
 
         What the user has switched on already stays as it is.
+
+        Args:
+            sigterm: Whether to write them at SIGTERM, too, before its handler runs:
+                in C, whoever holds the GIL.
         """
-        if faulthandler.is_enabled():
-            return
         with suppress(OSError, RuntimeError):
             self.folder.mkdir(exist_ok=True)
             self._crash_file = self._path("txt").open("wb")
-            faulthandler.enable(self._crash_file)
+            self._is_enabler = not faulthandler.is_enabled()
+            if self._is_enabler:
+                faulthandler.enable(self._crash_file)
+            if sigterm:
+                faulthandler.register(signal.SIGTERM, self._crash_file, chain=True)
 
     def keep(self, step: str, bundle: Bundle) -> None:
         """Write down what this rank knows."""
@@ -97,16 +108,24 @@ class Spool:
     def clear(self) -> None:
         """Leave nothing: this rank has come to a good end."""
         if self._crash_file is not None:
-            faulthandler.disable()
+            if self._is_enabler:
+                faulthandler.disable()
+            faulthandler.unregister(signal.SIGTERM)
             self._crash_file = None
             with suppress(OSError):
                 self._path("txt").unlink(missing_ok=True)
         self.discard()
 
-    def known_of(self, ranks: Iterable[int]) -> Bundle:
-        """Return what ranks that cannot answer have left."""
+    def known_of(self, ranks: Iterable[int], silent: Iterable[int] = ()) -> Bundle:
+        """Return what ranks that cannot answer have left.
+
+        Args:
+            ranks: Those whose failure or crash is looked for.
+            silent: Those of which any stack is better than nothing.
+        """
         with suppress(Exception):
-            return _read(self.folder)[0].among(ranks)
+            left = _read(self.folder)
+            return Bundle.merge((left.failures.among(ranks), left.ended.among(silent)))
         return Bundle()
 
     def remove(self) -> None:
@@ -189,16 +208,27 @@ def load_spool(folder: Path) -> Report:
     Raises:
         ValueError: There is nothing.
     """
-    bundle, step, size, environment = _read(folder)
+    left = _read(folder)
+    bundle = Bundle.merge((left.failures, left.ended))
     if not bundle.ranks:
         msg = f"{folder} holds nothing that a rank has left"
         raise ValueError(msg)
-    return Report(step, bundle, size, environment)
+    return Report(left.step, bundle, left.size, left.environment)
 
 
-def _read(folder: Path) -> tuple[Bundle, str, int | None, dict[str, Any]]:
+class _Left(NamedTuple):
+    """What is in a folder: failures and crashes, and stacks at SIGTERM."""
+
+    failures: Bundle
+    ended: Bundle
+    step: str
+    size: int | None
+    environment: dict[str, Any]
+
+
+def _read(folder: Path) -> _Left:
     told: list[Bundle] = []
-    crashes = Bundle()
+    crashes, ended = Bundle(), Bundle()
     step, size, environment = "", None, {}
     for path in sorted(folder.iterdir()):
         found = _NAME.fullmatch(path.name)
@@ -207,18 +237,26 @@ def _read(folder: Path) -> tuple[Bundle, str, int | None, dict[str, Any]]:
             told.append(report.bundle)
             step, size, environment = report.step, report.size, report.environment
         elif found and path.stat().st_size:
-            record = _crash_record(path)
-            crashes.add(RankSet((int(found[1]),)), record)
-    return Bundle.merge((crashes, *told)), step, size, environment
+            record = _stack_record(path)
+            kind = crashes if record.kind == DIED else ended
+            kind.add(RankSet((int(found[1]),)), record)
+    return _Left(Bundle.merge((crashes, *told)), ended, step, size, environment)
 
 
-def _crash_record(path: Path) -> Record:
+def _stack_record(path: Path) -> Record:
     """Make a record of what `faulthandler` wrote."""
     text = path.read_text(errors="replace")
-    message = text.partition("\n")[0].removeprefix("Fatal Python error: ")
-    stacks = parse_stacks(text)
-    current_thread = re.search(r"^Current thread 0x([0-9a-f]+)", text, re.MULTILINE)
+    origin = Origin("", 0, path.stat().st_mtime)
+    _, is_crash, crash = text.partition("Fatal Python error: ")
+    stacks = parse_stacks(crash or text)
+    if not is_crash:
+        # The main thread, which is the oldest, comes last.
+        frames = program_frames(next(reversed(stacks.values()), ()))
+        link = Link("SIGTERM", "", ("SIGTERM\n",), (), frames)
+        return Record((link,), origin=origin, kind="signalled")
+    message = crash.partition("\n")[0]
+    current_thread = re.search(r"^Current thread 0x([0-9a-f]+)", crash, re.MULTILINE)
     key = int(current_thread[1], 16) if current_thread else None
     frames = stacks.get(key or 0) or next(iter(stacks.values()), ())
     link = Link("died", message, (f"died: {message}\n",), (), frames)
-    return Record((link,), origin=Origin("", 0, path.stat().st_mtime), kind=DIED)
+    return Record((link,), origin=origin, kind=DIED)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from allraise.private import Private
@@ -177,8 +178,9 @@ class SimulatedComm:
     def scatter(self, values: list[object] | None, root: int = 0) -> Any:
         return self.world.meet(self.rank, "scatter", values, root)[root][self.rank]
 
-    def send(self, value: object, dest: int, tag: int = 0) -> None:
+    def isend(self, value: object, dest: int, tag: int = 0) -> Any:
         self.world.post(self.rank, dest, tag, value)
+        return SimpleNamespace(test=lambda: (True, None), wait=lambda: None)
 
     def recv(self, _buffer: object, source: int, tag: int = 0) -> Any:
         return self.world.take(self.rank, source, tag)
