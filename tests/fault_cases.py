@@ -17,6 +17,7 @@ from pathlib import Path
 
 import allraise
 import mpirun
+from allraise.spool import folder_of, load_spool
 
 PROGRAM = Path(__file__).parent / "launch" / "programs" / "faults.py"
 N_RANKS = 4
@@ -34,14 +35,6 @@ TIMED = ("--timeout", str(LIMIT_S))
 RUN = ("-m", "allraise", "run")
 ULFM = ("--with-ft", "ulfm")
 
-# A launcher that has been told to end kills its ranks soon after; how soon is for
-# a report to be written on a busy machine.
-PATIENT = {
-    "PRTE_MCA_odls_base_sigkill_timeout": "30",
-    # Open MPI 4 waits that long whatever happens, MPI_Abort included.
-    "OMPI_MCA_odls_base_sigkill_timeout": "5",
-}
-
 
 @dataclass(frozen=True)
 class Fault:
@@ -55,7 +48,6 @@ class Fault:
         fails: Whether the exit code is not 0.
         within_s: After how long the last rank must have ended, at the latest.
         run: Whether under ``allraise run``.
-        env: Variables.
         slow: Whether it waits for seconds, by its nature.
         exempt: Where the exit code is not held to anything, by the start of the
             launcher's name, and why.
@@ -68,7 +60,6 @@ class Fault:
     fails: bool = True
     within_s: float = SOON_S
     run: bool = False
-    env: dict[str, str] = field(default_factory=dict)
     slow: bool = False
     exempt: dict[str, str] = field(default_factory=dict)
 
@@ -322,7 +313,6 @@ def _deaths() -> list[Fault]:
             ("terminated",),
             ("SIGTERM", ", in terminated"),
             run=True,
-            env=PATIENT,
         ),
         Fault(
             "SIGKILL of rank 1",
@@ -451,7 +441,8 @@ def run(fault: Fault, *, ulfm: bool = False, cwd: Path) -> mpirun.Run:
     """Run a row, in a folder that its report goes to.
 
     What is in the report counts as shown: a launcher that was told to end may
-    forward nothing any more (Open MPI 5).
+    forward nothing any more (Open MPI 5). So does what `allraise show` makes of what
+    the ranks have left: it kills them a quarter of a second after SIGTERM.
     """
     path = cwd / "report.json"
     options = ["--grace", "1", "--report", str(path)]
@@ -461,12 +452,14 @@ def run(fault: Fault, *, ulfm: bool = False, cwd: Path) -> mpirun.Run:
         [*runner, str(PROGRAM), *fault.words],
         deadline_s=fault.within_s,
         options=list(ULFM) if ulfm else [],
-        env=fault.env,
         cwd=cwd,
     )
     if path.exists():
         text = allraise.load_report(path).text("ranks")
         ended = replace(ended, stdout=f"{ended.stdout}\n{path.name}:\n{text}")
+    elif any(left.stat().st_size for left in folder_of(path).glob("*")):
+        text = load_spool(folder_of(path)).text("ranks")
+        ended = replace(ended, stdout=f"{ended.stdout}\n{path.name}.d:\n{text}")
     return ended
 
 
@@ -477,7 +470,6 @@ def run_plain(fault: Fault, *, deadline_s: float, cwd: Path) -> mpirun.Run:
         N_RANKS,
         ["-m", "mpi4py", str(PROGRAM), *words, "--plain"],
         deadline_s=deadline_s,
-        env=fault.env,
         cwd=cwd,
     )
 

@@ -1,0 +1,64 @@
+"""What a rank leaves in a folder, for when nobody is left to report."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from allraise.spool import load_spool
+
+# A process that holds the GIL, is told to end, and then is killed.
+HELD = """
+import ctypes, pathlib, signal, sys, threading
+from allraise.signals import NEVER_RAISE, signals_held_back
+from allraise.spool import Spool
+
+def on_sigterm(number, frame):
+    pass
+
+NEVER_RAISE.append(on_sigterm)
+signal.signal(signal.SIGTERM, on_sigterm)
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+Spool(pathlib.Path(sys.argv[1]), 3, 4).watch_crashes(sigterm=True)
+with signals_held_back():  # as in an agreement that has failed
+    pass
+
+def held():
+    print("ready", flush=True)
+    ctypes.PyDLL(None).usleep(ctypes.c_uint(60_000_000))
+
+held()
+"""
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A process that runs `HELD`, and where it leaves what."""
+    folder = tmp_path / "report.json.d"
+    command = [sys.executable, "-c", HELD, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        yield process, folder
+        process.kill()
+
+
+def test_sigterm_leaves_the_stack_of_a_rank_that_holds_the_interpreter(held):
+    process, folder = held
+    process.send_signal(signal.SIGTERM)
+    left = folder / "rank-3.txt"
+    while "in <module>" not in left.read_text().rpartition("\n\n")[2]:
+        assert process.poll() is None
+    process.kill()
+    ((ranks, record),) = load_spool(folder).bundle.records()
+    assert tuple(ranks) == (3,)
+    assert (record.kind, record.links[0].type_name) == ("signalled", "SIGTERM")
+    assert [frame.name for frame in record.links[0].frames] == ["<module>", "held"]
+
+
+def test_who_is_only_killed_leaves_nothing_to_read(held):
+    process, folder = held
+    process.kill()
+    process.wait()
+    with pytest.raises(ValueError, match="holds nothing that a rank has left"):
+        load_spool(folder)
