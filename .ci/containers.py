@@ -95,7 +95,24 @@ def docker(*arguments: str, limit_s: float = 60.0) -> subprocess.CompletedProces
 
 def engine_answers() -> bool:
     """Tell whether there is an engine to talk to."""
-    return bool(shutil.which("docker")) and docker("info").returncode == 0
+    if not shutil.which("docker"):
+        return False
+    try:
+        return docker("info").returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def make_local(suites: list[str]) -> None:
+    """Start an engine on this machine, with base images of these suites."""
+    try:
+        subprocess.run([LOCAL_ENGINE, *suites], check=True, timeout=BUILD_LIMIT_S)
+    except (subprocess.SubprocessError, OSError) as exc:
+        msg = f"no container engine can be started here: {exc}"
+        raise EngineError(msg) from exc
+    if not engine_answers():
+        msg = f"{LOCAL_ENGINE.name} ended well, but no container engine answers"
+        raise EngineError(msg)
 
 
 def ensure_bases(cells: list[Cell]) -> None:
@@ -107,7 +124,7 @@ def ensure_bases(cells: list[Cell]) -> None:
         if not LOCAL_ENGINE.exists():
             msg = "no container engine answers: start dockerd, or see that this user may use it"
             raise EngineError(msg)
-        subprocess.run([LOCAL_ENGINE, *suites], check=True, timeout=BUILD_LIMIT_S)
+        make_local(suites)
     for base in sorted({cell.base for cell in cells}):
         if docker("image", "inspect", base).returncode == 0:
             continue
@@ -118,7 +135,7 @@ def ensure_bases(cells: list[Cell]) -> None:
             msg = f"{base} cannot be pulled: {pulled.stderr}"
             raise EngineError(msg)
         suite = base.removeprefix("debian:").removesuffix("-slim")
-        subprocess.run([LOCAL_ENGINE, suite], check=True, timeout=BUILD_LIMIT_S)
+        make_local([suite])
 
 
 def build(cell: Cell, target: str) -> str:

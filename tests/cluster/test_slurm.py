@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import uuid
 
 import pytest
 
-from cluster.engine import DEADLINE, DEADLINE_SCRIPT, HOME, JOBS, docker
+from cluster.engine import HOME, JOBS, docker
 
 # A container has no CMA, and Open MPI's ranks must not spin: there are few cores.
 ENVIRONMENT = {
@@ -62,8 +63,7 @@ class Slurm:
             [
                 *("docker", "exec", "--user", "tester", "--workdir", HOME, *variables),
                 # In the container, because ending `docker exec` ends nothing there.
-                *(self.name, "bash", "-c", DEADLINE_SCRIPT, "-"),
-                *("timeout", "--kill-after=5", "150"),
+                *(self.name, "timeout", "150"),
                 *("srun", f"--mpi={self.plugin}", "-n", "4", *command),
             ],
             stdin=subprocess.DEVNULL,
@@ -77,7 +77,7 @@ class Slurm:
         """Run it to its end; return srun's exit code, and what was printed."""
         process = self.start_srun(*command)
         output, _ = process.communicate(timeout=200)
-        assert DEADLINE not in output, output
+        assert process.returncode != 124, f"no end after 150 s:\n{output}"
         return process.returncode, output
 
     def state(self) -> str:
@@ -133,7 +133,8 @@ def test_every_rank_raises_and_the_job_goes_on(slurm):
 
 def test_a_failure_ends_the_job_and_its_code_reaches_srun(slurm):
     code, output = slurm.srun(*RUN, "jobs/uncaught.py")
-    assert code == 1, output
+    # The highest code of any rank, where those count that Slurm has killed by then.
+    assert code in {1, 128 + signal.SIGKILL}, output
     assert output.count("RuntimeError: the solver diverged") == 1
     assert "=== ranks 0-2 (3 of 4): blocked: in comm.barrier()" in output
     assert slurm.state() == "FAILED"
