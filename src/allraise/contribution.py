@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from allraise.bundle import Bundle
 from allraise.capture import capture
-from allraise.exceptions import CheckpointException, PeerFailure
+from allraise.exceptions import CheckpointException, HangError, PeerFailure
 from allraise.parts import type_name_of
-from allraise.record import FAILURE, INTERRUPTED, minimal
+from allraise.record import FAILURE, HANG, INTERRUPTED, minimal
 
 if TYPE_CHECKING:
     from allraise.exceptions import Agreed
@@ -115,7 +115,9 @@ def _from_elsewhere(
 
 
 def _kind_of(exc: BaseException) -> str:
-    """Tell a failure from what a peer's failure has led to."""
+    """Tell a failure from what a peer's failure, or absence, has led to."""
+    if isinstance(exc, HangError):
+        return HANG
     seen: set[int] = set()
     link: BaseException | None = exc
     while link is not None and id(link) not in seen:

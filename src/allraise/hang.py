@@ -19,7 +19,7 @@ from allraise.ending import publish_last
 from allraise.exceptions import HangError
 from allraise.frames import frames_from_summary
 from allraise.ranks import RankSet
-from allraise.record import Frame, Link, Origin, Packed, Record, pack, unpack
+from allraise.record import HANG, Frame, Link, Origin, Packed, Record, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,7 +116,7 @@ def _hang_record(message: str, answer: Message) -> Record:
     lines = [f"allraise.HangError: {message}\n", *(f"{note}\n" for note in notes)]
     link = Link("allraise.HangError", message, tuple(lines), tuple(notes), frames)
     origin = Origin(*answer["origin"]) if "origin" in answer else Origin()
-    return Record((link,), (body,), (reason,), origin, "hang")
+    return Record((link,), (body,), (reason,), origin, HANG)
 
 
 def _message_of(case: Case, answer: Message) -> str:

@@ -39,6 +39,7 @@ WIRE_VERSION: Final = 1
 # Kinds of records: what failed, and what only stopped because of that.
 FAILURE: Final = "failure"
 INTERRUPTED: Final = "interrupted"
+HANG: Final = "hang"  # it was not there when a time limit passed
 DIED: Final = "died"  # the process, without a word
 
 # What others only suffer from.

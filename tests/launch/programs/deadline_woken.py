@@ -30,6 +30,8 @@ for how in ("recv", "barrier"):
                         raise
     except allraise.CheckpointException as error:
         assert set(error.ranks) == STUCK, error.ranks  # noqa: PT017
+        kinds = {record.kind for _, record in error.report.bundle.records()}
+        assert kinds == {"hang"}, kinds
         for exc, summary in error.failures.values():
             assert isinstance(exc, allraise.HangError), repr(exc)
             assert str(exc) == "step 'write' was not at its end within 4 s"
