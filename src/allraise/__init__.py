@@ -5,6 +5,8 @@ Importing this starts no MPI and changes nothing in the process.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from allraise.bodies import RemoteError
 from allraise.exceptions import (
     CheckpointError,
@@ -14,9 +16,11 @@ from allraise.exceptions import (
     StepMismatchError,
 )
 from allraise.guard import agree, collect, guard
-from allraise.report import Report, load_report
 from allraise.steps import CollectiveSteps
 from allraise.wrapped import WrappedException, is_wrapped_exception, wrap_exception
+
+if TYPE_CHECKING:
+    from allraise.report import Report, load_report
 
 __version__ = "0.1.0"
 
@@ -37,3 +41,13 @@ __all__ = [
     "load_report",
     "wrap_exception",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Bring what reads report files when it is asked for: jobs rarely do."""
+    if name in {"Report", "load_report"}:
+        from allraise import report
+
+        return getattr(report, name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

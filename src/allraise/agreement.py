@@ -31,8 +31,7 @@ from allraise.failing import fail_alone, fail_with_peers
 from allraise.nesting import OPEN, close_region, enclosing, open_nested, outermost
 from allraise.private import step_of
 from allraise.signals import room_on_the_stack, signals_held_back
-from allraise.spool import keep_failure
-from allraise.survivors import end_if_died
+from allraise.spooling import keep_failure
 from allraise.verdict import (
     is_asked,
     is_of_mpi,
@@ -199,6 +198,8 @@ def _agree(  # noqa: C901, PLR0917 one place for what can happen to a region
         _close(private, None)
         return woken if exc is None else exc
     except BaseException as error:  # MPI itself failed: there is no agreement
+        from allraise.survivors import end_if_died
+
         end_if_died(private, exc, error)
         _close(private, None)
         raise

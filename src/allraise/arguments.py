@@ -11,7 +11,6 @@ import operator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.agreement import enter, leave, wake_from_now_on
-from allraise.creation import private_of
 from allraise.nesting import enclosing
 from allraise.private import Private, known_private, resolve_comm, seen_private
 from allraise.settings import read_settings
@@ -158,6 +157,15 @@ def check_arguments(
         if resolved is None:
             raise
         raise refuse(_private_of(resolved), error)  # noqa: B904 the cause is set
+
+
+def private_of(comm: MPI.Intracomm) -> Private:
+    """Make this rank's side, see `creation`. Collective over comm."""
+    # Late, for most of what allraise is made of comes with it: `import allraise`
+    # is also for those who only read reports.
+    from allraise import creation
+
+    return creation.private_of(comm)
 
 
 def _private_of(comm: MPI.Intracomm) -> Private:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from pathlib import Path
 from traceback import StackSummary, TracebackException
 from typing import Any, Final, NamedTuple
 
@@ -39,7 +38,7 @@ MAX_BODIES: Final = 8
 # What Python prints where __str__ raises.
 FAILED: Final = "<exception str() failed>"
 
-_PACKAGE: Final = str(Path(__file__).parent) + os.sep
+_PACKAGE: Final = os.path.dirname(__file__) + os.sep  # noqa: PTH120 pathlib: 5 ms
 
 
 def is_own_file(filename: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from allraise.bundle import Bundle
 from allraise.capture import capture
 from allraise.exceptions import CheckpointException, HangError, PeerFailure
-from allraise.parts import type_name_of
+from allraise.parts import is_a, link_of, type_name_of
 from allraise.record import FAILURE, HANG, INTERRUPTED, minimal
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def capture_early(private: Private, exc: BaseException) -> Bundle | None:
     Returns:
         None where the failure was agreed before.
     """
-    if isinstance(exc, CheckpointException) and exc.agreed is not None:
+    if is_a(exc, CheckpointException) and exc.agreed is not None:
         return None
     try:
         return Bundle.of(private.rank, capture(exc, kind=_kind_of(exc)))
@@ -76,7 +76,7 @@ def _contribution(
     report lacks nobody. Of an older one, each who carries it tells all it knows.
     """
     rank = private.rank
-    agreed = exc.agreed if isinstance(exc, CheckpointException) else None
+    agreed = exc.agreed if is_a(exc, CheckpointException) else None
     retold = Bundle()
     if private.last is not None and private.last[0] == newest > 0:
         retold = private.last[1].only(rank)
@@ -86,7 +86,7 @@ def _contribution(
         if retold.ranks and exc is not None and _kind_of(exc) == INTERRUPTED:
             return retold, exc
         return captured, exc
-    if agreed is None or not isinstance(exc, CheckpointException):
+    if agreed is None or not is_a(exc, CheckpointException):
         return retold, None
     live = exc.own_exception()
     if agreed.owner is not private:
@@ -116,15 +116,15 @@ def _from_elsewhere(
 
 def _kind_of(exc: BaseException) -> str:
     """Tell a failure from what a peer's failure, or absence, has led to."""
-    if isinstance(exc, HangError):
+    if is_a(exc, HangError):
         return HANG
     seen: set[int] = set()
     link: BaseException | None = exc
     while link is not None and id(link) not in seen:
-        if isinstance(link, PeerFailure):
+        if is_a(link, PeerFailure):
             return INTERRUPTED
         seen.add(id(link))
-        link = link.__cause__ or link.__context__
+        link = link_of(link)
     return FAILURE
 
 
@@ -134,6 +134,6 @@ def brief(private: Private, exc: BaseException) -> Bundle:
     Not collective.
     """
     text = f"{exc}".partition("\n")[0]
-    if isinstance(exc, CheckpointException):
+    if is_a(exc, CheckpointException):
         text = f"step {exc.step!r} failed on another communicator"
     return Bundle.of(private.rank, minimal("allraise.CheckpointException", text))

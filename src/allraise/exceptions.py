@@ -21,17 +21,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 from allraise.bundle import Bundle
 from allraise.capture import capture_pair
 from allraise.parts import add_note
+from allraise.parts import is_a
 from allraise.ranks import RankSet
 from allraise.rebuild import rebuild
 from allraise.record import NOWHERE, Origin
 from allraise.render import format_block
-from allraise.report import Report
 from allraise.wrapped import WrappedException, checked_failures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from allraise.record import Record
+    from allraise.report import Report
 
 # `str()` prints a block a rank, as torch does. Past this many it is no longer
 # read but only costs: 100,000 blocks are 190 MB. `.report` has all, in groups.
@@ -95,7 +96,7 @@ class CheckpointException(BaseException):
     def __new__(cls, msg: str, failures: Mapping[int, WrappedException]) -> Self:
         """Make a `CheckpointError` where every failure is an `Exception`."""
         pairs = checked_failures(failures)
-        ordinary = all(isinstance(exc, Exception) for exc, _ in pairs.values())
+        ordinary = all(is_a(exc, Exception) for exc, _ in pairs.values())
         if not ordinary and cls.__mro__.count(Exception):
             text = (
                 f"{cls.__name__} takes failures that are Exceptions; construct "
@@ -236,6 +237,8 @@ class CheckpointException(BaseException):
     def report(self) -> Report:
         """All that is known, to be shown in groups or saved."""
         if self._report is None:
+            from allraise.report import Report
+
             self._report = Report.here(self._step, self.bundle, self._size)
         return self._report
 

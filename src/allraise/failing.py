@@ -19,8 +19,7 @@ from allraise.gathering import gather_bundle, spread_bytes
 from allraise.mismatch import explain_mismatch, position_of
 from allraise.private import step_of
 from allraise.record import dump_plain, load_plain, minimal
-from allraise.spool import discard_failure
-from allraise.survivors import end_if_died
+from allraise.spooling import discard_failure
 from allraise.verdict import EVERYWHERE, Verdict, severity_of, token_of
 from allraise.waking import clear
 
@@ -77,6 +76,8 @@ def fail_with_peers(
             discard_failure()
         return failure
     except BaseException as error:  # MPI itself failed: there is no report
+        from allraise.survivors import end_if_died
+
         end_if_died(private, exc, error)
         raise
 

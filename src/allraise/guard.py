@@ -9,13 +9,11 @@ stands in a user's traceback, and one guard can be entered again and again.
 from __future__ import annotations
 
 import functools
-import inspect
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from allraise.agreement import enter, leave, wake_from_now_on
 from allraise.arguments import check_arguments, checked_before, locate
 from allraise.exceptions import CheckpointException
-from allraise.interruptible import communicator
 from allraise.private import resolve_comm
 from allraise.verdict import place_of
 
@@ -142,6 +140,8 @@ class guard:  # noqa: N801 reads as the block it is
         private = entered if self._timeout is None else entered.private
         if private.channel is None:  # one rank: nobody to wait for
             return resolve_comm(self._comm)
+        from allraise.interruptible import communicator
+
         wake_from_now_on(private)
         return communicator(private.channel)
 
@@ -154,6 +154,8 @@ class guard:  # noqa: N801 reads as the block it is
             TypeError: It is not a function, or one whose body runs after the
                 call has returned (a generator), which a block cannot hold.
         """
+        import inspect  # here: it takes a tenth of the import of allraise
+
         given: object = function
         if not callable(given):
             msg = f"guard decorates functions, got {type(given).__name__}"

@@ -13,7 +13,7 @@ side effects, or expect arguments that nobody has any more.
 from __future__ import annotations
 
 from types import GetSetDescriptorType, MemberDescriptorType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar, cast
 
 from allraise.frames import frames_from_traceback, traceback_from_frames
 from allraise.record import Frame
@@ -29,6 +29,23 @@ _NOT_CARRIED: Final = frozenset({"args", "obj", "with_traceback", "add_note"})
 
 # These make a group when it is created, and cannot be set.
 _GROUP_FIELDS: Final = frozenset({"message", "exceptions"})
+
+
+_E = TypeVar("_E", bound=BaseException)
+
+
+def is_a(exc: object, cls: type[_E]) -> TypeGuard[_E]:
+    """Tell whether an exception is of a class; ``isinstance`` asks it and may raise."""
+    return issubclass(type(exc), cls)
+
+
+def link_of(exc: BaseException) -> BaseException | None:
+    """Return the cause of an exception, or else its context."""
+    cause = BaseException.__dict__["__cause__"].__get__(exc)
+    found = (
+        BaseException.__dict__["__context__"].__get__(exc) if cause is None else cause
+    )
+    return cast("BaseException | None", found)
 
 
 def type_name_of(cls: type) -> str:

@@ -27,7 +27,6 @@ from __future__ import annotations
 import io
 import json
 import pickle
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -100,8 +99,7 @@ class Origin(NamedTuple):
 NOWHERE: Final = Origin()
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What is known of one rank's failure.
 
     ``links[0]`` is the exception itself. ``bodies`` holds, for the first links,

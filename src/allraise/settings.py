@@ -7,14 +7,12 @@ ones named: a time limit that is silently ignored is worse than none.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 STYLES: Final = ("ranks", "groups", "tree")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What the environment asks for.
 
     Attributes:

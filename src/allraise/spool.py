@@ -28,8 +28,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from allraise.bundle import Bundle
-from allraise.capture import capture
-from allraise.exceptions import CheckpointException, PeerFailure
 from allraise.publishing import expand_path, job_id
 from allraise.ranks import RankSet
 from allraise.record import DIED, Link, Origin, Record
@@ -161,27 +159,8 @@ def current() -> Spool | None:
     return _current
 
 
-def keep_failure(step: str, exc: BaseException) -> bool:
-    """Write down a failure before the peers are woken.
-
-    Not collective. Never raises.
-
-    Returns:
-        Whether there is something to `Spool.discard` after the agreement.
-    """
-    known = isinstance(exc, CheckpointException) and exc.agreed is not None
-    if known or isinstance(exc, PeerFailure):
-        return False
-    with suppress(Exception):
-        spool = current()
-        if spool is not None:
-            spool.keep(step, Bundle.of(spool.rank, capture(exc)))
-            return True
-    return False
-
-
-def discard_failure() -> None:
-    """Remove what `keep_failure` wrote. Not collective."""
+def discard_current() -> None:
+    """Remove what this rank has kept: its peers know it. Not collective."""
     if _current is not None:
         _current.discard()
 

@@ -10,7 +10,6 @@ cannot pass for a header of the report.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from allraise.ranks import RankSet
@@ -91,7 +90,7 @@ def _quoted(record: Record) -> Record:
         )
         for link in record.links
     )
-    return replace(record, links=links)
+    return record._replace(links=links)
 
 
 def _shortened(text: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from allraise.creation import renew
 from allraise.nesting import give_up_within, within_here
 
 if TYPE_CHECKING:
@@ -84,4 +83,6 @@ def clear(private: Private, depth: int) -> None:
     for channel in _channels(private):
         channel.drain()
     for side in give_up_within(private, depth):
+        from allraise.creation import renew  # by whom this one was made
+
         renew(side)
