@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 from allraise.bundle import Bundle
 from allraise.capture import capture_pair
 from allraise.parts import add_note, is_a
-from allraise.parts import is_a
 from allraise.ranks import RankSet
 from allraise.rebuild import rebuild
 from allraise.record import NOWHERE, Origin
