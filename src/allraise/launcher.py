@@ -162,8 +162,11 @@ class _Job:
             for rank in ranks
         ]
         silent = [rank for kind, ranks in kinds if kind == "silent" for rank in ranks]
-        left = self.spool.known_of(unexplained, silent)
-        bundle = Bundle.merge((left, outcome.bundle))
+        # Where the job got SIGTERM, so did they.
+        ask = not any(kind == "signalled" for kind, _ in kinds)
+        stacks = self.spool.stacks_of(silent, ask=ask)
+        left = self.spool.known_of(unexplained)
+        bundle = Bundle.merge((left, stacks, outcome.bundle))
         report = Report.here(outcome.step, bundle, self.size)
         report.environment["exit_code"] = shell_code(outcome.code)
         report.environment["ended_because"] = outcome.why

@@ -4,8 +4,8 @@ Owns the folder beside the report file, ``PATH.d``::
 
     rank-3.json    the failure of rank 3, a report by itself, written before its
                    peers are woken; removed when they know it
-    rank-3.txt     the stacks that `faulthandler` writes when rank 3 crashes in C,
-                   or gets SIGTERM
+    rank-3.txt     a line that says which process this is, and the stacks that
+                   `faulthandler` writes when it crashes in C, or gets SIGTERM
 
 Where the MPI has no fault tolerance, the launcher kills a job at once when one of
 its processes dies; when it is told to end, it gives ranks a quarter of a second
@@ -23,9 +23,10 @@ import re
 import shutil
 import signal
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from allraise.bundle import Bundle
 from allraise.publishing import expand_path, job_id
@@ -34,12 +35,22 @@ from allraise.record import DIED, Link, Origin, Record
 from allraise.report import Report, load_report
 from allraise.settings import read_settings
 from allraise.stacks import program_frames
-from allraise.stall import parse_stacks
+from allraise.stall import parse_stacks, take_signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _NAME = re.compile(r"rank-(\d+)\.(json|txt)")
+_HEAD = re.compile(r"rank \d+ on (\S*), pid (\d+), signal (\d+) *\n")
+
+# The first line of all these files is that long: no need to read who has no stacks.
+HEAD_BYTES: Final = 128
+
+# How long a process may take to write its stacks when it is asked to.
+STACKS_S: Final = 0.5
+POLL_S: Final = 0.01
+
+_HELD: Final = "no answer: C code holds the GIL, from the call in the last line"
 
 
 def folder_of(path: Path) -> Path:
@@ -66,9 +77,10 @@ class Spool:
         self.rank, self.size = rank, size
         self._crash_file: Any = None
         self._is_enabler = False
+        self._handler: object = self  # of SIGTERM, where its stacks are written
 
     def watch_crashes(self, *, sigterm: bool) -> None:
-        """Have the stacks written if this process crashes in C.
+        """Have the stacks written if this process crashes in C, or is asked.
 
         What the user has switched on already stays as it is.
 
@@ -78,12 +90,17 @@ class Spool:
         """
         with suppress(OSError, RuntimeError):
             self.folder.mkdir(exist_ok=True)
-            self._crash_file = self._path("txt").open("wb")
+            self._crash_file = self._path("txt").open("wb", buffering=0)
+            number = take_signal()
+            faulthandler.register(number, self._crash_file)
+            head = f"rank {self.rank} on {_host()}, pid {os.getpid()}, signal {number}"
+            self._crash_file.write(head.ljust(HEAD_BYTES - 1).encode() + b"\n")
             self._is_enabler = not faulthandler.is_enabled()
             if self._is_enabler:
                 faulthandler.enable(self._crash_file)
             if sigterm:
                 faulthandler.register(signal.SIGTERM, self._crash_file, chain=True)
+                self._handler = signal.getsignal(signal.SIGTERM)
 
     def keep(self, step: str, bundle: Bundle) -> None:
         """Write down what this rank knows."""
@@ -108,23 +125,42 @@ class Spool:
         if self._crash_file is not None:
             if self._is_enabler:
                 faulthandler.disable()
-            faulthandler.unregister(signal.SIGTERM)
+            if signal.getsignal(signal.SIGTERM) is self._handler:
+                faulthandler.unregister(signal.SIGTERM)
             self._crash_file = None
             with suppress(OSError):
                 self._path("txt").unlink(missing_ok=True)
         self.discard()
 
-    def known_of(self, ranks: Iterable[int], silent: Iterable[int] = ()) -> Bundle:
-        """Return what ranks that cannot answer have left.
+    def known_of(self, ranks: Iterable[int]) -> Bundle:
+        """Return what has failed or crashed on ranks that cannot answer."""
+        with suppress(Exception):
+            return _read(self.folder).failures.among(ranks)
+        return Bundle()
+
+    def stacks_of(self, ranks: Iterable[int], *, ask: bool) -> Bundle:
+        """Return where ranks stand that do not answer, as far as can be known.
 
         Args:
-            ranks: Those whose failure or crash is looked for.
-            silent: Those of which any stack is better than nothing.
+            ranks: They.
+            ask: Whether to ask those on this host; else they have got SIGTERM.
         """
+        found = Bundle()
         with suppress(Exception):
-            left = _read(self.folder)
-            return Bundle.merge((left.failures.among(ranks), left.ended.among(silent)))
-        return Bundle()
+            paths = {rank: self.folder / f"rank-{rank}.txt" for rank in ranks}
+            if ask:
+                _ask(paths.values())
+            deadline = time.monotonic() + STACKS_S
+            while paths and time.monotonic() < deadline:
+                for rank, path in list(paths.items()):
+                    if path.stat().st_size > HEAD_BYTES:
+                        record = _stack_record(path)
+                        found.add(RankSet((rank,)), _silent(record) if ask else record)
+                        del paths[rank]
+                if not ask:
+                    break
+                time.sleep(POLL_S)
+        return found
 
     def remove(self) -> None:
         """Remove all of it: the report has been written."""
@@ -215,17 +251,39 @@ def _read(folder: Path) -> _Left:
             report = load_report(path)
             told.append(report.bundle)
             step, size, environment = report.step, report.size, report.environment
-        elif found and path.stat().st_size:
+        elif found and path.stat().st_size > HEAD_BYTES:
             record = _stack_record(path)
             kind = crashes if record.kind == DIED else ended
             kind.add(RankSet((int(found[1]),)), record)
     return _Left(Bundle.merge((crashes, *told)), ended, step, size, environment)
 
 
+def _host() -> str:
+    return os.uname().nodename[:64]
+
+
+def _ask(paths: Iterable[Path]) -> None:
+    """Have the processes on this host that these files are of write their stacks."""
+    for path in paths:
+        head = _HEAD.match(path.read_text(errors="replace"))
+        if head and head[1] == _host():
+            with suppress(OSError):  # it is gone
+                os.kill(int(head[2]), int(head[3]))
+
+
+def _silent(record: Record) -> Record:
+    """Say of a stack that it is that of a rank which does not answer."""
+    text = (f"silent: {_HELD}\n",)
+    link = Link("silent", _HELD, text, (), record.links[0].frames)
+    return Record((link,), origin=record.origin, kind="silent")
+
+
 def _stack_record(path: Path) -> Record:
     """Make a record of what `faulthandler` wrote."""
     text = path.read_text(errors="replace")
-    origin = Origin("", 0, path.stat().st_mtime)
+    head = _HEAD.match(text)
+    host, pid = (head[1], int(head[2])) if head else ("", 0)
+    origin = Origin(host, pid, path.stat().st_mtime)
     _, is_crash, crash = text.partition("Fatal Python error: ")
     stacks = parse_stacks(crash or text)
     if not is_crash:

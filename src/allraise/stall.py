@@ -57,10 +57,22 @@ class _Spec(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_long) for name in ("is", "ins", "s", "ns"))
 
 
-def _free_signal() -> int:
-    """Return a signal that nobody handles, from the end that is least used."""
+# Given to somebody in this process: faulthandler's signals look as if nobody
+# handled them.
+_taken: set[int] = set()
+
+
+def take_signal() -> int:
+    """Return a signal that nobody handles, from the end that is least used.
+
+    Not collective.
+
+    Raises:
+        OSError: There is none.
+    """
     for number in range(signal.SIGRTMAX - 1, signal.SIGRTMIN, -1):
-        if signal.getsignal(number) == signal.SIG_DFL:
+        if number not in _taken and signal.getsignal(number) == signal.SIG_DFL:
+            _taken.add(number)
             return number
     msg = "every real-time signal is handled by somebody"
     raise OSError(msg)
@@ -85,7 +97,7 @@ class StallTimer:
         if sys.platform != "linux":
             msg = "only Linux sends a timer's signal to one thread"
             raise OSError(msg)
-        number = _free_signal()
+        number = take_signal()
         self.fd = os.memfd_create("allraise")
         try:
             faulthandler.register(number, self.fd, all_threads=True, chain=False)

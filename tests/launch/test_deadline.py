@@ -13,7 +13,6 @@ from allraise import load_report
 
 PROGRAMS = Path(__file__).parent / "programs"
 LIMIT_S = 4  # all who are not stuck arrive at once, on a busy machine too
-LEVELS = ["multiple", "serialized", "funneled", "single"]
 
 
 def run(n_ranks, how, stuck, *options, timeout=LIMIT_S, **rest):
@@ -52,15 +51,19 @@ def test_a_missing_rank_is_named_with_its_stack(how):
     assert ended.returncode == 1
 
 
-@pytest.mark.parametrize("how", ["sleep", "barrier", "held"])
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(
+    ("level", "how"),
+    [
+        *(("single", how) for how in ("sleep", "barrier", "held")),
+        ("funneled", "sleep"),
+        ("serialized", "held"),
+    ],
+)
 def test_every_thread_level_gets_a_verdict(level, how):
     """Below multiple no helper thread calls MPI; the launcher ends the job."""
     ended = run_stuck(3, how, "2", "--level", level)
     assert "ranks 0-1 arrived, rank 2 missing" in ended.stderr, ended.output
     assert f", in {how}\n" in ended.stderr
-    if level == "multiple":
-        assert ended.returncode == 1
 
 
 @pytest.mark.parametrize("how", ["sleep", "held"])
@@ -118,11 +121,11 @@ def test_a_limit_that_is_no_number_is_refused():
 
 def test_a_late_rank_completes_the_step_after_one_notice():
     """The notice is written by rank 0, at half the time, to stderr."""
-    ended = run(3, "late", "1", timeout=20)
+    ended = run(3, "late", "1", timeout=12)
     assert ended.returncode == 0, ended.output
     lines = [line for line in ended.stderr.splitlines() if "allraise" in line]
     text = (
-        r"allraise: step 'write': [\d.]+ s of 20 s have passed, waiting for rank 1 of 3"
+        r"allraise: step 'write': [\d.]+ s of 12 s have passed, waiting for rank 1 of 3"
     )
     assert len(lines) == 1
     assert re.fullmatch(text, lines[0])

@@ -211,10 +211,13 @@ def test_a_failure_after_mpi_is_told(run, report_path):
 
 
 def test_where_the_root_cannot_the_failed_rank_reports(run, report_path):
+    """And where the root holds the interpreter."""
     ended = run("root_holds_the_gil")
     assert ended.returncode == 1
     assert ended.stderr.count(HEADLINE) == 1
     assert kinds(report_path) == {0: [("silent", "silent")], 1: FAILED, 2: WAITED}
+    assert "silent: no answer: C code holds the GIL, from the call" in ended.stderr
+    assert ", in root_holds_the_gil\n    ctypes.PyDLL(None)" in ended.stderr
 
 
 def test_a_hostile_message_is_shown_and_not_obeyed(run):

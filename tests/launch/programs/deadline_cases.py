@@ -23,7 +23,7 @@ mpi4py.rc.thread_level = options.level
 from mpi4py import MPI  # noqa: E402
 
 import allraise  # noqa: E402
-from allraise import peers  # noqa: E402
+from allraise import publishing  # noqa: E402
 
 WORLD = MPI.COMM_WORLD
 RAW = WORLD.Dup()
@@ -31,7 +31,7 @@ ME = WORLD.rank
 STUCK = {int(rank) for rank in options.stuck.split(",") if rank}
 NEXT = (ME + 1) % WORLD.size
 
-looked_at = threading.Event()
+TAG_NOTICE = 98
 
 
 def sleep():
@@ -60,7 +60,7 @@ def held():
 
 
 def late():
-    looked_at.wait()  # rank 0 asks at half the time
+    RAW.recv(source=0, tag=TAG_NOTICE)
 
 
 def inner():
@@ -83,18 +83,22 @@ def thread():
     sleep()
 
 
-def watch_looks():
-    plain = peers.Peers.state
+def tell_of_notice():
+    """Have rank 0 tell who is late that it has written its line."""
+    plain = publishing.write_error_stream
 
-    def state(*args, **how):
-        looked_at.set()
-        return plain(*args, **how)
+    def write(text):
+        plain(text)
+        if "waiting for rank" in text:
+            for rank in STUCK:
+                RAW.send(None, rank, TAG_NOTICE)
 
-    peers.Peers.state = state
+    publishing.write_error_stream = write
 
 
 def main():
-    watch_looks()
+    if options.how == "late" and ME == 0:
+        tell_of_notice()
     with allraise.guard(WORLD, "first", timeout=options.timeout):
         pass
     if options.how == "before" and ME in STUCK:
