@@ -2,7 +2,9 @@
 
 Run by ``benchmarks/run.py`` under mpiexec; prints one line of JSON on rank 0.
 Blocks of both are interleaved, because what shares the machine with them does
-not hold still; a block's time is that of the slowest rank.
+not hold still; a block's time is that of the slowest rank. Then both again with
+the ranks brought together before each call, as after work of equal length: the
+time of a call is that of its slowest rank.
 """
 
 import json
@@ -53,12 +55,30 @@ def block(function):
     return comm.allreduce(took, MPI.MAX)
 
 
+def together(function):
+    """Return the median time of calls that all ranks come to together."""
+    times = array("d", bytes(8 * loops))
+    slowest = array("d", times)
+    for i in range(loops):
+        comm.Barrier()
+        began = time.perf_counter()
+        function()
+        times[i] = time.perf_counter() - began
+    comm.Allreduce(times, slowest, MPI.MAX)
+    return statistics.median(slowest) * 1e6
+
+
 functions = (bare, guarded, guarded_again, agreed)
 times = {f.__name__: [] for f in functions}
 for _ in range(blocks):
     for function in functions:
         times[function.__name__].append(block(function))
+met = {"bare": [], "guarded": []}
+for _ in range(blocks):
+    for function in (bare, guarded):
+        met[function.__name__].append(together(function))
 if comm.rank == 0:
+    met_ratios = [g / b for g, b in zip(met["guarded"], met["bare"], strict=True)]
     least = {name: min(values) for name, values in times.items()}
     ratios = [g / b for g, b in zip(times["guarded"], times["bare"], strict=True)]
     print(
@@ -71,6 +91,9 @@ if comm.rank == 0:
                 "agree_us": least["agreed"],
                 "ratio": least["guarded"] / least["bare"],
                 "median_ratio": statistics.median(ratios),
+                "met_bare_us": statistics.median(met["bare"]),
+                "met_guard_us": statistics.median(met["guarded"]),
+                "met_ratio": statistics.median(met_ratios),
                 "mpi": MPI.Get_library_version().partition("\n")[0].strip("\0"),
             }
         )

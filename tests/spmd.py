@@ -381,10 +381,10 @@ def watch(setattr_: Any, player_of: Any) -> None:
     """
     real = agreement.leave
 
-    def leave(private, exc, *args, **kwargs):
+    def leave(private, depth, exc, *args, **kwargs):
         agrees = private.settled is None
         before = _state(exc)
-        outcome = real(private, exc, *args, **kwargs)
+        outcome = real(private, depth, exc, *args, **kwargs)
         player = player_of(private)
         if agrees and player is not None:
             entry = _entry(private, exc, outcome, refused=kwargs.get("refused", False))

@@ -28,7 +28,14 @@ from typing import TYPE_CHECKING
 from allraise.contribution import capture_early
 from allraise.exceptions import PeerFailure
 from allraise.failing import fail_alone, fail_with_peers
-from allraise.nesting import OPEN, close_region, enclosing, open_nested, outermost
+from allraise.nesting import (
+    OPEN,
+    close_region,
+    cut_back,
+    enclosing,
+    open_nested,
+    outermost,
+)
 from allraise.private import step_of
 from allraise.signals import room_on_the_stack, signals_held_back
 from allraise.spooling import keep_failure
@@ -48,10 +55,13 @@ if TYPE_CHECKING:
     from allraise.private import Private, Region
 
 
-def enter(private: Private, region: Region) -> None:
+def enter(private: Private, region: Region) -> int:
     """Open a region.
 
     Not collective.
+
+    Returns:
+        Its depth, which `leave` wants to know.
 
     Raises:
         BaseException: The outcome of a failure further out that is settled,
@@ -78,6 +88,7 @@ def enter(private: Private, region: Region) -> None:
     private.counts[-1] += 1
     private.counts += (0,)
     private.steps += (region,)
+    return len(private.steps)
 
 
 def wake_from_now_on(private: Private) -> None:
@@ -99,11 +110,11 @@ def wake_from_now_on(private: Private) -> None:
         raise due
     if private.wakes or private.comm is None:
         return
-    enter(private, "")
+    depth = enter(private, "")
     private.asking = True
     private.note_plain()
     try:
-        outcome = leave(private, None, 0)
+        outcome = leave(private, depth, None, 0)
     finally:
         private.asking = False
         private.note_plain()
@@ -112,15 +123,22 @@ def wake_from_now_on(private: Private) -> None:
     private.counts[-1] -= 1  # others may not have asked
 
 
-def leave(
-    private: Private, exc: BaseException | None, place: int, *, refused: bool = False
+def leave(  # noqa: C901, PLR0912 in one piece, as signals may come with each call
+    private: Private,
+    depth: int,
+    exc: BaseException | None,
+    place: int,
+    *,
+    refused: bool = False,
 ) -> BaseException | None:
-    """Close the region that was opened last, and agree on how it ended.
+    """Close a region, and agree on how it ended.
 
     Collective over comm, unless a failure further out is settled.
 
     Args:
         private: This rank's side.
+        depth: Of the region, as `enter` told it. Those within that a signal's
+            handler has kept from closing are forgotten.
         exc: What ended the region on this rank, or None.
         place: Root and ``everywhere``, from `place_of`.
         refused: Whether `exc` says that this rank's arguments were wrong.
@@ -131,134 +149,115 @@ def leave(
         no rank failed.
     """
     is_reduced, tried = False, None
+    regions = OPEN.regions
+    if len(private.steps) != depth or regions[-1] is not private:
+        cut_back(private, depth)
     if exc is None and private.is_plain and private.settled is None:
         try:
-            if succeeds(private, place):
+            if succeeds(private, depth, place):
                 # No call and no loop here, so no signal's handler in between.
-                del private.steps[-1], private.counts[-1], OPEN.regions[-1]
+                del private.steps[-1], private.counts[-1], regions[-1]
                 return None
             is_reduced = True
         except BaseException as error:
             is_reduced, tried = was_reduced(private), error
     else:
-        depth, outcome = _settled(private)
+        failed_depth, outcome = _settled(private)
         if outcome is not None:
-            _close(private, depth)
+            _close(private, failed_depth)
             return outcome
         if private.comm is None:
             return _leave_alone(private, exc, refused=refused)
-    return _agree(private, exc, place, refused, is_reduced, tried)
+    # More than one Allreduce. No call before the signals are held back, and another
+    # try where one has come: the others may be waiting for this rank by now.
+    late, is_begun, outcome = None, False, None
+    while not is_begun:
+        try:
+            if tried is not None and not is_of_mpi(tried):
+                if is_reduced:
+                    late = tried
+                elif not isinstance(tried, RecursionError):  # it has room from here
+                    exc, refused = _on_top(tried, exc), False
+                tried = None
+            with room_on_the_stack(), signals_held_back():
+                is_begun = True
+                if tried is not None:
+                    raise _of_mpi(private, exc, tried)
+                outcome = _agree(private, exc, place, refused, is_reduced)
+        except BaseException as error:
+            if is_begun:
+                raise
+            tried = error
+    if late is not None:
+        raise late
+    return outcome
 
 
-def _agree(  # noqa: C901, PLR0917 one place for what can happen to a region
+def _on_top(error: BaseException, exc: BaseException | None) -> BaseException:
+    """Return what a handler raised, on top of what the rank had failed with."""
+    if error.__context__ is None and error is not exc:
+        error.__context__ = exc
+    return error
+
+
+def _of_mpi(
+    private: Private, exc: BaseException | None, error: BaseException
+) -> BaseException:
+    """Close the region in which MPI itself failed: there is no agreement."""
+    from allraise.survivors import end_if_died
+
+    end_if_died(private, exc, error)
+    _close(private, None)
+    return error
+
+
+def _agree(
     private: Private,
     exc: BaseException | None,
     place: int,
     refused: bool,  # noqa: FBT001
     is_reduced: bool,  # noqa: FBT001
-    tried: BaseException | None,
 ) -> BaseException | None:
-    """Close the innermost region where it takes more than one Allreduce.
+    """Agree on how the innermost region ended, and close it.
 
-    Collective over comm.
-
-    Args:
-        private: This rank's side.
-        exc: What ended the region on this rank, or None.
-        place: Root and ``everywhere``, from `place_of`.
-        refused: Whether `exc` says that this rank's arguments were wrong.
-        is_reduced: Whether the reduction is done.
-        tried: What was raised in trying it.
+    Collective over comm, with signals held back.
 
     Returns:
         What this rank must raise, or None.
     """
     captured, late = None, None
     try:
-        if tried is not None and is_of_mpi(tried):
-            raise tried
-        if is_reduced:
-            late = tried
-        elif not isinstance(tried, RecursionError):  # that only needs more room
-            exc = exc or tried
         woke = private.wakes
         if not is_reduced:
-            exc, captured = _prepare(private, exc, refused=refused)
+            captured = _prepare(private, exc, refused=refused)
             before = exc
-            exc, late = _reduce(private, exc, place, refused)
+            exc, late = reduce_vector(private, exc, place, refused)
             if exc is not before:
                 captured = None
         if is_asked(private) and not private.asking:
             exc, late = _reduce_again(private, exc, late, place, refused)
             woke = True
+        if is_success(private):
+            failure = None
+            _close(private, None)
+        else:
+            verdict = read_verdict(private)
+            failure = fail_with_peers(
+                private, exc, verdict, captured=captured, refused=refused, woke=woke
+            )
+            private.settled = (verdict.depth, failure)
+            _close(private, verdict.depth)
     except PeerFailure as woken:
         # A region around this one, on another communicator, has failed. The
         # other ranks here learn it too, and nobody waits for this one.
         tell_outside(private)
         _close(private, None)
         return woken if exc is None else exc
-    except BaseException as error:  # MPI itself failed: there is no agreement
-        from allraise.survivors import end_if_died
-
-        end_if_died(private, exc, error)
-        _close(private, None)
-        raise
-    failure = None
-    if is_success(private):
-        _close(private, None)
-    else:
-        failure = _fail(private, exc, captured, refused=refused, woke=woke)
+    except BaseException as error:
+        raise _of_mpi(private, exc, error)  # noqa: B904 it is the same one
     if late is not None:
         raise late
     return failure
-
-
-def _fail(
-    private: Private,
-    exc: BaseException | None,
-    captured: Bundle | None,
-    *,
-    refused: bool,
-    woke: bool,
-) -> BaseException:
-    """Close the innermost region, and settle the failure that was agreed.
-
-    Collective over comm.
-    """
-    late, is_begun, failure = None, False, None
-    while failure is None:
-        try:
-            with room_on_the_stack(), signals_held_back():
-                is_begun = True
-                verdict = read_verdict(private)
-                made = fail_with_peers(
-                    private, exc, verdict, captured=captured, refused=refused, woke=woke
-                )
-                private.settled = (verdict.depth, made)
-                _close(private, verdict.depth)
-                failure = made
-        except BaseException as error:
-            if failure is None and is_begun:
-                _close(private, None)
-                raise
-            late = error  # of a signal's handler
-    if late is not None:
-        raise late
-    return failure
-
-
-def _reduce(
-    private: Private,
-    exc: BaseException | None,
-    place: int,
-    refused: bool,  # noqa: FBT001 as it came
-) -> tuple[BaseException | None, BaseException | None]:
-    """Do the reduction, from wherever on the stack. Collective over comm."""
-    try:
-        return reduce_vector(private, exc, place, refused)
-    except RecursionError:  # of this rank, before it could send anything
-        with room_on_the_stack():
-            return reduce_vector(private, exc, place, refused)
 
 
 def _reduce_again(
@@ -279,8 +278,7 @@ def _reduce_again(
     if late is not None:
         exc = late  # whatever a signal's handler raised is a failure by then
         _prepare(private, exc, refused=False)
-    with room_on_the_stack():
-        return reduce_vector(private, exc, place, refused)
+    return reduce_vector(private, exc, place, refused)
 
 
 def _settled(private: Private) -> tuple[int | None, BaseException | None]:
@@ -298,39 +296,26 @@ def _settled(private: Private) -> tuple[int | None, BaseException | None]:
 
 def _prepare(
     private: Private, exc: BaseException | None, *, refused: bool
-) -> tuple[BaseException | None, Bundle | None]:
+) -> Bundle | None:
     """Look whether this rank is to agree here; wake those who wait for it.
 
     Not collective.
 
     Returns:
-        What this rank fails with, and the record of that, made while nobody
-        waits for this rank alone.
+        The record of its failure, made while nobody waits for this rank alone.
 
     Raises:
         PeerFailure: A region around this one has failed.
     """
-    captured = None
-    try:
-        if private.watched:
-            with room_on_the_stack():
-                look_outside(private)
-        if exc is not None:
-            with room_on_the_stack(), signals_held_back():
-                private.failed_at = time.monotonic()
-                private.spooled = keep_failure(step_of(private.steps[-1]), exc)
-                if private.wakes:
-                    announce(private)
-                if not refused:
-                    captured = capture_early(private, exc)
-    except BaseException as error:
-        if isinstance(error, PeerFailure) or is_of_mpi(error):
-            raise
-        # Of a signal's handler: the others count on this rank's agreement.
-        if error.__context__ is None and error is not exc:
-            error.__context__ = exc
-        return error, None
-    return exc, captured
+    if private.watched:
+        look_outside(private)
+    if exc is None:
+        return None
+    private.failed_at = time.monotonic()
+    private.spooled = keep_failure(step_of(private.steps[-1]), exc)
+    if private.wakes:
+        announce(private)
+    return None if refused else capture_early(private, exc)
 
 
 def _close(private: Private, failed_depth: int | None) -> None:

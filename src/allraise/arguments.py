@@ -192,10 +192,10 @@ def refuse(private: Private, error: Exception) -> BaseException:
         What this rank must raise.
     """
     try:
-        enter(private, "")
+        depth = enter(private, "")
     except BaseException as due:
         return due
-    return leave(private, error, 0, refused=True) or error
+    return leave(private, depth, error, 0, refused=True) or error
 
 
 def locate(

@@ -43,7 +43,7 @@ def open_timed(private: Private, step: str, timeout: float, place: int) -> Timed
     try:
         if private not in PEERS:
             _meet(private, step, place)
-        enter(private, step)
+        region.depth = enter(private, step)
         region.ident = (private.n_failed, *private.counts[:-1])
     except BaseException:
         WATCHDOG.remove(region)
@@ -64,7 +64,7 @@ def close_timed(
     if region.hang is not None:
         exc = _woken(region, exc)
     try:
-        return leave(private, exc, place)
+        return leave(private, region.depth, exc, place)
     finally:
         WATCHDOG.remove(region)
         PEERS[private].closed = region.ident or ()
@@ -95,8 +95,8 @@ def _meet(private: Private, step: str, place: int) -> None:
     if private.comm is not None:
         own = _own_address()
         with signals_held_back():
-            enter(private, f"{step} [its timeout= is the first here]")
-            outcome = leave(private, None, place)
+            depth = enter(private, f"{step} [its timeout= is the first here]")
+            outcome = leave(private, depth, None, place)
             if outcome is not None:
                 raise outcome
             token = private.comm.bcast(os.urandom(16).hex(), 0)

@@ -67,19 +67,13 @@ def fail_with_peers(
     # All ranks leave the reduction within microseconds, whatever their clocks
     # say. So failures are dated by how long before that they were.
     private.met_at = time.monotonic()
-    try:
-        if woke:
-            clear(private, verdict.depth)
-        failure = _fail(private, exc, verdict, captured, refused=refused)
-        if private.spooled:
-            private.spooled = False
-            discard_failure()
-        return failure
-    except BaseException as error:  # MPI itself failed: there is no report
-        from allraise.survivors import end_if_died
-
-        end_if_died(private, exc, error)
-        raise
+    if woke:
+        clear(private, verdict.depth)
+    failure = _fail(private, exc, verdict, captured, refused=refused)
+    if private.spooled:
+        private.spooled = False
+        discard_failure()
+    return failure
 
 
 def _fail(

@@ -71,7 +71,7 @@ class guard:  # noqa: N801 reads as the block it is
         timeout: float | None = None,
     ) -> None:
         # One for each entry that has not ended: a decorated function recurses. A
-        # `Private`, or with a time limit a `TimedRegion`.
+        # `Private` and the depth, or with a time limit a `TimedRegion`.
         self._entered: list[Any] = []
         self._timeout = timeout
         self._step = step
@@ -95,13 +95,14 @@ class guard:  # noqa: N801 reads as the block it is
         if private is None or private.closed or private.is_finalized():
             private = self._private = locate(self._comm, self._place)
         if self._timeout is None:
-            enter(private, self._step)
-            self._entered.append(private)
+            # No call from here on, so no signal's handler in between.
+            depth = enter(private, self._step)
+            self._entered += ((private, depth),)
         else:
             region = self._deadline.open_timed(
                 private, self._step, self._timeout, self._place
             )
-            self._entered.append(region)
+            self._entered += (region,)
         return self
 
     def __exit__(
@@ -110,9 +111,11 @@ class guard:  # noqa: N801 reads as the block it is
         exc: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        entered = self._entered.pop()
+        entered = self._entered[-1]
+        del self._entered[-1]
         if self._timeout is None:
-            outcome = leave(entered, exc, self._place)
+            private, depth = entered
+            outcome = leave(private, depth, exc, self._place)
         else:
             outcome = self._deadline.close_timed(entered, exc, self._place)
         # Where the outcome is what was raised, that goes on as it is.
@@ -137,7 +140,7 @@ class guard:  # noqa: N801 reads as the block it is
             msg = "g.comm is there only inside the block of the guard"
             raise RuntimeError(msg)
         entered = self._entered[-1]
-        private = entered if self._timeout is None else entered.private
+        private = entered[0] if self._timeout is None else entered.private
         if private.channel is None:  # one rank: nobody to wait for
             return resolve_comm(self._comm)
         from allraise.interruptible import communicator
@@ -228,7 +231,7 @@ def collect(
         private = locate(comm, place, exc)
     try:
         if timeout is None:
-            enter(private, step)
+            depth = enter(private, step)
         else:
             from allraise import deadline
 
@@ -236,7 +239,7 @@ def collect(
     except CheckpointException as due:
         return due
     if timeout is None:
-        outcome = leave(private, exc, place)
+        outcome = leave(private, depth, exc, place)
     else:
         outcome = deadline.close_timed(region, exc, place)
     if outcome is None or isinstance(outcome, CheckpointException):

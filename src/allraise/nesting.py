@@ -74,6 +74,30 @@ def close_region(private: Private) -> None:
         _watch(private, private.watched_before.pop())
 
 
+def cut_back(private: Private, depth: int) -> None:
+    """Forget the regions that were left open within one. Not collective.
+
+    A signal's handler may raise where a guard's ``__exit__`` begins: then that
+    never runs, and the region is still open when the one around it closes.
+
+    Args:
+        private: The side of the region that closes.
+        depth: Its depth there.
+    """
+    regions = OPEN.regions
+    places = [i for i, side in enumerate(regions) if side is private]
+    end = places[depth - 1] + 1
+    for side in {private, *regions[end:]}:
+        kept = [i for i, other in enumerate(regions[:end]) if other is side]
+        del side.steps[len(kept) :], side.counts[len(kept) + 1 :]
+        n_nested = sum(i > 0 and regions[i - 1] is not side for i in kept)
+        before = side.watched_before[n_nested:]
+        del side.watched_before[n_nested:]
+        if before:
+            _watch(side, before[0])
+    del regions[end:]
+
+
 def _watch(private: Private, around: tuple[Private, ...]) -> None:
     private.watched = around
     private.note_plain()

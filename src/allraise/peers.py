@@ -37,6 +37,7 @@ class TimedRegion(Watch):
     Attributes:
         due: When the helper thread looks at it next.
         ident: What it is called on every rank; None before it was entered.
+        depth: Its depth, from then on.
         arrived: Whether this rank waits for the agreement.
         exc: What the region ended with on this rank, then.
         hang: What the others say of this rank, which they are about to wake.
@@ -45,6 +46,7 @@ class TimedRegion(Watch):
 
     __slots__ = (
         "arrived",
+        "depth",
         "ends_at",
         "exc",
         "hang",
@@ -64,6 +66,7 @@ class TimedRegion(Watch):
         self.due = now + timeout / 2
         self.ends_at = now + timeout
         self.ident: Ident | None = None
+        self.depth = 0
         self.arrived = False
         self.exc: BaseException | None = None
         self.hang: str | None = None

@@ -260,14 +260,14 @@ class CollectiveSteps:
 
         Collective over comm.
         """
-        enter(self._private, region)
+        depth = enter(self._private, region)
         failure = outcome = None
         try:
             try:
                 result = part()
             except BaseException as error:
                 failure = error
-            outcome = leave(self._private, failure, self._place)
+            outcome = leave(self._private, depth, failure, self._place)
             if outcome is not None:
                 raise outcome
             return result

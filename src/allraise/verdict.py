@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.exceptions import CheckpointException, PeerFailure
 from allraise.private import VECTOR_LENGTH
-from allraise.signals import room_on_the_stack, signals_held_back
+from allraise.signals import signals_held_back
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -103,7 +103,7 @@ def token_of(private: Private, exc: BaseException) -> int:
     return agreed.token if agreed and agreed.owner is private else 0
 
 
-def succeeds(private: Private, place: int) -> bool:
+def succeeds(private: Private, depth: int, place: int) -> bool:
     """Do the one Allreduce of a rank that has not failed.
 
     Collective over comm. What every guard costs that goes well: no more is done
@@ -116,10 +116,8 @@ def succeeds(private: Private, place: int) -> bool:
     Raises:
         BaseException: What a signal's handler raised; `was_reduced` tells when.
     """
-    steps = private.steps
-    depth = len(steps)
     # Sums are enough: the hash of the step is spread, the rest fits beside.
-    digest = _hash_of(steps[-1]) + (depth << _COUNT_BITS) + private.counts[-2]
+    digest = _hash_of(private.steps[-1]) + (depth << _COUNT_BITS) + private.counts[-2]
     mine, total = private.mine, private.total
     total[0] = _PENDING
     place -= depth << _PLACE_BITS
@@ -184,8 +182,6 @@ def reduce_vector(
             if is_of_mpi(error):
                 raise
             if total[0] == _PENDING:
-                if isinstance(error, RecursionError):
-                    raise  # again with more room, by the caller
                 # A signal handler raised before the reduction, which the others
                 # wait for: it is this rank's failure, on top of what it had.
                 if error.__context__ is None and error is not exc:
@@ -249,7 +245,7 @@ def _reduce_watching(
     while not is_done:
         try:
             # It takes several calls, and must be started once.
-            with room_on_the_stack(), signals_held_back():
+            with signals_held_back():
                 if reduction.request is None:
                     severity = token = 0
                     if exc is not None:
@@ -263,9 +259,7 @@ def _reduce_watching(
                 late = late or found
         except BaseException as error:
             # Of a signal handler, or there is no agreement to be had.
-            if not is_done and (
-                isinstance(error, (PeerFailure, RecursionError)) or is_of_mpi(error)
-            ):
+            if not is_done and (isinstance(error, PeerFailure) or is_of_mpi(error)):
                 raise
             if reduction.request is not None:  # the others count on this rank
                 late = late or error

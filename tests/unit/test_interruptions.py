@@ -1,7 +1,11 @@
 """A signal handler that raises on one rank while ranks agree."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
+import allraise
 import spmd
 from allraise import CheckpointException, agree, collect, guard
 from unit import simulated
@@ -112,3 +116,96 @@ def test_every_program_ends_alike_with_a_rank_interrupted_before_reductions():
 
         logs = simulated.World(WORLD_SIZE).run(main)
         assert all(log == logs[0] for log in logs), f"seed {seed}: {logs}"
+
+
+PACKAGE = str(Path(allraise.__file__).parent)
+
+
+class Handler:
+    """A signal whose handler raises at the n-th place where Python runs handlers.
+
+    That is where a function begins, and after each call of one written in C. Code
+    of the test's is none of these places.
+    """
+
+    def __init__(self, place):
+        self.place = place
+        self.n_places = self.n_held = 0
+        self.is_due = self.has_raised = False
+
+    def __call__(self, frame, event, _argument):
+        here = frame.f_code.co_filename.startswith(PACKAGE)
+        if event not in {"call", "c_return"} or not here:
+            return
+        self.n_places += 1
+        if self.n_places == self.place:
+            self.is_due = True
+        self.run()
+
+    def run(self):
+        if self.is_due and not self.n_held:
+            self.is_due, self.has_raised = False, True
+            sys.setprofile(None)
+            raise KeyboardInterrupt("now")
+
+
+@pytest.fixture
+def held_back(monkeypatch):
+    """Hold back what `Handler` raises in this thread, as signals are in the first."""
+
+    class held_back:
+        def __enter__(self):
+            self.handler = sys.getprofile()
+            if self.handler is not None:
+                self.handler.n_held += 1
+
+        def __exit__(self, *_):
+            if self.handler is not None:
+                self.handler.n_held -= 1
+                self.handler.run()
+
+    for module in ("agreement", "verdict"):
+        monkeypatch.setattr(f"allraise.{module}.signals_held_back", held_back)
+
+
+def interrupted_at(place, fails_on):
+    """Run a block within another; in the inner one, rank 1's handler raises."""
+    handler = Handler(place)
+
+    def main(comm):
+        ended = None
+        try:
+            with guard(comm, "outer"):
+                if comm.rank == 1:
+                    sys.setprofile(handler)
+                try:
+                    with guard(comm, "inner"):
+                        if comm.rank in fails_on:
+                            raise ValueError(f"of {comm.rank}")
+                finally:
+                    sys.setprofile(None)
+        except BaseException as error:
+            ended = error
+        agree(None, comm, "after")  # nothing is left behind
+        return ended
+
+    outcomes = simulated.World(WORLD_SIZE).run(main)
+    return outcomes, handler.has_raised
+
+
+@pytest.mark.usefixtures("held_back")
+@pytest.mark.parametrize("fails_on", [(), (0,), (1,)])
+def test_wherever_a_handler_raises_the_ranks_end_alike(fails_on):
+    place, has_raised = 0, True
+    while has_raised:
+        place += 1
+        try:
+            outcomes, has_raised = interrupted_at(place, fails_on)
+            expected = {1, *fails_on} if has_raised else {*fails_on}
+            for outcome in outcomes if expected else ():
+                assert isinstance(outcome, CheckpointException)
+                assert set(outcome.ranks) == expected
+        except BaseException as error:
+            error.add_note(f"at place {place}")
+            raise
+    assert place > 20

@@ -96,12 +96,6 @@ def test_a_signal_in_a_reduction_that_fails_is_raised_after_the_report(fails_on)
     assert outcomes[0].ranks == outcomes[2].ranks == fails_on
 
 
-@pytest.mark.parametrize("fails_on", [(), (1,)])
-def test_no_room_on_the_stack_before_the_reduction_is_no_failure(fails_on):
-    outcomes = run("before", RecursionError("deep"), fails_on)
-    assert [getattr(outcome, "ranks", ()) for outcome in outcomes] == [fails_on] * 3
-
-
 @pytest.mark.parametrize("broken", ["Allreduce", "gather"])
 def test_a_region_in_which_mpi_fails_is_closed(broken, monkeypatch):
     """On every rank here; what is still to be had is MPI's error and the own one."""
