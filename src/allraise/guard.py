@@ -142,7 +142,9 @@ class guard:  # noqa: N801 reads as the block it is
         entered = self._entered[-1]
         private = entered[0] if self._timeout is None else entered.private
         if private.channel is None:  # one rank: nobody to wait for
-            return resolve_comm(self._comm)
+            from allraise.alone import communicator_of_one
+
+            return communicator_of_one(resolve_comm(self._comm))
         from allraise.interruptible import communicator
 
         wake_from_now_on(private)

@@ -57,9 +57,11 @@ def test_a_failure_wakes_the_only_other_rank(group):
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_revoke_wakes_ranks_in_each_operation(group, way):
-    """The same by a revoke; by messages for comparison, with three ranks."""
-    run(3, "interrupt_each.py", group, 1, **way)
+def test_a_revoke_wakes_ranks_in_each_operation(group):
+    """The same by a revoke, with three ranks."""
+    if not has_ulfm():
+        pytest.skip("needs Open MPI 5, the only one with ULFM")
+    run(3, "interrupt_each.py", group, 1, options=["--with-ft", "ulfm"])
 
 
 @pytest.mark.parametrize("n_ranks", [2, 3, 4])
@@ -99,7 +101,7 @@ def test_what_one_rank_gets_wrong_alone_hangs_no_other(n_ranks):
 
 def test_the_table_names_every_method_of_mpi4py():
     """A new method of mpi4py is refused until somebody has thought about it."""
-    lines = run(1, "interrupt_table.py").stdout.splitlines()
+    lines = run(2, "interrupt_table.py").stdout.splitlines()
     assert lines == [*["MISSING []"] * 4, "ok"]
 
 

@@ -17,7 +17,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
     (floor, frozenset(names.split()))
     for floor, names in (
         (0, "record ranks settings signals values census watchdog"),
-        (0, "gates operations pending objects"),
+        (0, "gates operations pending objects alone"),
         (0, "frames bundle lane neighbours"),
         (0, "parts messaging trees waits"),
         (0, "bodies channel interruptible"),

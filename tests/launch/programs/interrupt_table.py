@@ -6,25 +6,31 @@ from standin import Regions
 from allraise import operations
 from allraise.interruptible import communicator
 
+
+def say(*words):
+    if MPI.COMM_WORLD.rank == 0:
+        print(*words)
+
+
 for cls in (MPI.Intracomm, MPI.Cartcomm, MPI.Graphcomm, MPI.Distgraphcomm):
     names = {name for name in dir(cls) if not name.startswith("_")}
-    print("MISSING", sorted(names - operations.KNOWN))
+    say("MISSING", sorted(names - operations.KNOWN))
 
 comm = communicator(Regions(MPI.COMM_WORLD).channel)
 for name in sorted(operations.KNOWN - operations.LOCAL):
     if hasattr(MPI.Intracomm, name):
         mine, plain = getattr(type(comm), name), getattr(MPI.Intracomm, name)
         if mine is plain:
-            print("PLAIN", name)
+            say("PLAIN", name)
 for name in operations.REFUSED:
     if hasattr(MPI.Intracomm, name):
         try:
             getattr(comm, name)()
         except NotImplementedError as error:
             if name not in str(error):
-                print("UNCLEAR", error)
+                say("UNCLEAR", error)
         else:
-            print("NOT REFUSED", name)
+            say("NOT REFUSED", name)
 requests = {name for name in dir(MPI.Request) if not name.startswith("_")}
 LOCAL = {
     "Cancel",
@@ -41,5 +47,5 @@ LOCAL = {
 mine = type(comm.Irecv(bytearray(1), MPI.PROC_NULL))
 for name in requests - LOCAL:
     if getattr(mine, name) is getattr(MPI.Request, name):
-        print("PLAIN request", name)
-print("ok")
+        say("PLAIN request", name)
+say("ok")
