@@ -247,6 +247,8 @@ class Witness(threading.Thread):
         if kind == "heard":
             self.heard.set()
         elif kind == "end":
+            if source != self._carrier.rank:  # which has published all there is
+                self._collector = None
             self.code = rest[0]
             self._over = True
             self.ended.set()
@@ -289,6 +291,9 @@ class Witness(threading.Thread):
         """End the job, here or by a rank whose main thread may call MPI."""
         self._running = False
         flush_output()
+        if self._carrier.rank:
+            # Rank 0 may come back from C code when the launcher sends it SIGTERM.
+            self._send(0, ("end", collector.code))
         if self._quit is not None:
             for rank in range(self._carrier.size):
                 if rank != self._carrier.rank:
