@@ -8,13 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from allraise.bodies import RemoteError
-from allraise.exceptions import (
-    CheckpointError,
-    CheckpointException,
-    HangError,
-    PeerFailure,
-    StepMismatchError,
-)
+from allraise.errors import HangError, PeerFailure, StepMismatchError
+from allraise.exceptions import CheckpointError, CheckpointException
 from allraise.guard import agree, collect, guard
 from allraise.steps import CollectiveSteps
 from allraise.wrapped import WrappedException, is_wrapped_exception, wrap_exception

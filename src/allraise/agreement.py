@@ -26,7 +26,7 @@ import time
 from typing import TYPE_CHECKING
 
 from allraise.contribution import capture_early
-from allraise.exceptions import PeerFailure
+from allraise.errors import PeerFailure
 from allraise.failing import fail_alone, fail_with_peers
 from allraise.nesting import (
     OPEN,

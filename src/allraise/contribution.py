@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from allraise.bundle import Bundle
 from allraise.capture import capture
-from allraise.exceptions import CheckpointException, HangError, PeerFailure
+from allraise.errors import HangError, PeerFailure
+from allraise.exceptions import CheckpointException
 from allraise.parts import is_a, link_of, type_name_of
 from allraise.record import FAILURE, HANG, INTERRUPTED, minimal
 

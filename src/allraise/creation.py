@@ -25,7 +25,7 @@ from array import array
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from allraise.exceptions import PeerFailure
+from allraise.errors import PeerFailure
 from allraise.gates import Gates, new_ident
 from allraise.lane import LEAKED, UNKNOWN
 from allraise.nesting import enclosing, note_twins, watch_anew, within

@@ -15,7 +15,7 @@ import os
 from typing import TYPE_CHECKING
 
 from allraise.agreement import enter, leave
-from allraise.exceptions import HangError, PeerFailure
+from allraise.errors import HangError, PeerFailure
 from allraise.overdue import WOKEN_S, Deadline, answer
 from allraise.peers import BY_TOKEN, PEERS, WATCHDOG, Peers
 from allraise.record import dump_plain

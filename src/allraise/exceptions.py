@@ -38,31 +38,6 @@ if TYPE_CHECKING:
 MAX_BLOCKS: Final = 1024
 
 
-class StepMismatchError(Exception):
-    """Ranks met at different steps: they do not run the same guards.
-
-    Raised on every rank, as that rank's failure in a `CheckpointException`. The
-    message tells for each set of ranks where it stands.
-    """
-
-
-class HangError(Exception):
-    """A rank did not arrive in time."""
-
-
-class PeerFailure(Exception):  # noqa: N818 its name is the contract
-    """Raised inside a guarded region: a peer has failed, so waiting is vain.
-
-    Attributes:
-        rank: The peer's rank in the guard's communicator; None where the MPI
-            does not tell.
-        operation: What was given up.
-    """
-
-    rank: int | None = None
-    operation: str = ""
-
-
 class Agreed(NamedTuple):
     """Which agreement an exception is the outcome of.
 
@@ -322,13 +297,7 @@ class CheckpointError(CheckpointException, Exception):
 
 
 _public: type[BaseException]
-for _public in (
-    CheckpointException,
-    CheckpointError,
-    StepMismatchError,
-    HangError,
-    PeerFailure,
-):
+for _public in (CheckpointException, CheckpointError):
     _public.__module__ = "allraise"  # where they are public, and what is printed
 
 

@@ -16,7 +16,7 @@ from allraise.bodies import dump_exception
 from allraise.bundle import Bundle
 from allraise.capture import capture, is_own_file, origin_here
 from allraise.ending import publish_last
-from allraise.exceptions import HangError
+from allraise.errors import HangError
 from allraise.frames import frames_from_summary
 from allraise.ranks import RankSet
 from allraise.record import HANG, Frame, Link, Origin, Packed, Record, pack, unpack

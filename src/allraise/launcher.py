@@ -27,7 +27,8 @@ from allraise.capture import capture
 from allraise.carrier import FileCarrier, MessageCarrier
 from allraise.collector import OWN, PARTIAL, WHOLE, Outcome
 from allraise.ending import abort_job, end_process
-from allraise.exceptions import CheckpointException, PeerFailure
+from allraise.errors import PeerFailure
+from allraise.exceptions import CheckpointException
 from allraise.exits import exit_now, watch_exits
 from allraise.neighbours import end_with_launcher
 from allraise.private import resolve_comm

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from allraise.bodies import dump_exception
 from allraise.bundle import Bundle
 from allraise.capture import capture, is_own_file
-from allraise.exceptions import StepMismatchError
+from allraise.errors import StepMismatchError
 from allraise.frames import frames_from_summary
 from allraise.record import Record
 

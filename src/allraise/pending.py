@@ -21,8 +21,17 @@ import functools
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from allraise.completions import (
+    channel_of,
+    forget,
+    plain,
+    wait_all,
+    wait_any,
+    wait_some,
+)
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from mpi4py import MPI
 
@@ -138,7 +147,7 @@ class Waiting:
         requests: Sequence[MPI.Request],
         statuses: list[MPI.Status] | None = None,
     ) -> bool:
-        _wait_all(requests, statuses, "Waitall", lowercase=False)
+        wait_all(requests, statuses, "Waitall", lowercase=False)
         return True
 
     @classmethod
@@ -147,7 +156,7 @@ class Waiting:
         requests: Sequence[MPI.Request],
         statuses: list[MPI.Status] | None = None,
     ) -> list[Any]:
-        return _wait_all(requests, statuses, "waitall", lowercase=True)
+        return wait_all(requests, statuses, "waitall", lowercase=True)
 
     @classmethod
     def Waitany(
@@ -155,7 +164,7 @@ class Waiting:
     ) -> int:
         from mpi4py import MPI
 
-        return _wait_any(MPI.Request.Waitany, requests, "Waitany", status)  # type: ignore[no-any-return]
+        return wait_any(MPI.Request.Waitany, requests, "Waitany", status)  # type: ignore[no-any-return]
 
     @classmethod
     def waitany(
@@ -163,7 +172,7 @@ class Waiting:
     ) -> tuple[int, Any]:
         from mpi4py import MPI
 
-        return _wait_any(MPI.Request.waitany, requests, "waitany", status)  # type: ignore[no-any-return]
+        return wait_any(MPI.Request.waitany, requests, "waitany", status)  # type: ignore[no-any-return]
 
     @classmethod
     def Waitsome(
@@ -173,7 +182,7 @@ class Waiting:
     ) -> list[int] | None:
         from mpi4py import MPI
 
-        done = _wait_some(MPI.Request.Waitsome, requests, "Waitsome", statuses)
+        done = wait_some(MPI.Request.Waitsome, requests, "Waitsome", statuses)
         return None if done is None else [i for i, _, _ in done]
 
     @classmethod
@@ -184,96 +193,10 @@ class Waiting:
     ) -> tuple[list[int] | None, list[Any] | None]:
         from mpi4py import MPI
 
-        done = _wait_some(MPI.Request.waitsome, requests, "waitsome", statuses)
+        done = wait_some(MPI.Request.waitsome, requests, "waitsome", statuses)
         if done is None:
             return None, None
         return [i for i, _, _ in done], [obj for _, _, obj in done]
-
-
-def _channel_of(requests: Iterable[MPI.Request], operation: str) -> Channel | None:
-    """Return the channel of the first request that has one."""
-    for request in requests:
-        if isinstance(request, Waiting):
-            return request._ready(operation)  # noqa: SLF001
-    return None
-
-
-def _none_active(requests: Sequence[MPI.Request]) -> bool:
-    """Whether mpi4py's waiting would return at once.
-
-    Where all are done or persistent ones not started, the channel's would wait for
-    a failure only.
-    """
-    get_status = plain("Get_status")  # not Get_status_all: Open MPI has none
-    return all(get_status(request) for request in requests)
-
-
-def _forget(channel: Channel, requests: Iterable[MPI.Request]) -> None:
-    for request in requests:
-        if not request:
-            channel.started.pop(id(request), None)
-
-
-def _wait_all(
-    requests: Sequence[MPI.Request],
-    statuses: list[MPI.Status] | None,
-    operation: str,
-    *,
-    lowercase: bool,
-) -> list[Any]:
-    channel = _channel_of(requests, operation)
-    if channel is None:  # all are REQUEST_NULL, or of other communicators
-        return plain(operation)(requests, statuses)  # type: ignore[no-any-return]
-    results = channel.wait_all(lowercase, requests, operation)
-    _forget(channel, requests)
-    if statuses is not None:
-        statuses[: len(results)] = [status for status, _ in results]
-    return [obj for _, obj in results]
-
-
-def _wait_any(
-    waitany: Callable[..., Any],
-    requests: Sequence[MPI.Request],
-    operation: str,
-    status: MPI.Status | None,
-) -> Any:
-    channel = _channel_of(requests, operation)
-    if channel is None or _none_active(requests):
-        return waitany(requests, status)
-    result = channel.wait_first(waitany, requests, operation, status)
-    _forget(channel, requests)
-    return result
-
-
-def _wait_some(
-    waitsome: Callable[..., Any],
-    requests: Sequence[MPI.Request],
-    operation: str,
-    statuses: list[MPI.Status] | None,
-) -> list[tuple[int, MPI.Status, Any]] | None:
-    channel = _channel_of(requests, operation)
-    if channel is None and any(requests):
-        message = f"{operation}: none of the requests was made by g.comm"
-        raise TypeError(message)
-    if channel is None or _none_active(requests):
-        found: list[MPI.Status] = []
-        result = waitsome(requests, found)
-        places, objs = result if isinstance(result, tuple) else (result, None)
-        if places is None:
-            return None
-        return [(i, found[k], objs and objs[k]) for k, i in enumerate(places)]
-    done = channel.wait_some(waitsome, requests, operation, [])
-    _forget(channel, requests)
-    if statuses is not None:
-        statuses[: len(done)] = [status for _, status, _ in done]
-    return done
-
-
-def plain(name: str) -> Callable[..., Any]:
-    """Return mpi4py's own method of requests."""
-    from mpi4py import MPI
-
-    return getattr(MPI.Request, name)  # type: ignore[no-any-return]
 
 
 def _testing(name: str) -> classmethod[Any, Any, Any]:
@@ -282,11 +205,11 @@ def _testing(name: str) -> classmethod[Any, Any, Any]:
     flag = _FLAG[name]
 
     def test(_cls: type, requests: Sequence[MPI.Request], *rest: Any) -> Any:
-        channel = _channel_of(requests, name)
+        channel = channel_of(requests, name)
         result = method(requests, *rest)
         if channel is not None:
             if flag(result):
-                _forget(channel, requests)
+                forget(channel, requests)
             else:
                 channel.poll(name)
         return result

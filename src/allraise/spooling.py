@@ -11,7 +11,8 @@ from contextlib import suppress
 
 from allraise.bundle import Bundle
 from allraise.capture import capture
-from allraise.exceptions import CheckpointException, PeerFailure
+from allraise.errors import PeerFailure
+from allraise.exceptions import CheckpointException
 from allraise.settings import read_settings
 
 

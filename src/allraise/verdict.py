@@ -21,7 +21,8 @@ import struct
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from allraise.exceptions import CheckpointException, PeerFailure
+from allraise.errors import PeerFailure
+from allraise.exceptions import CheckpointException
 from allraise.private import VECTOR_LENGTH
 from allraise.signals import signals_held_back
 

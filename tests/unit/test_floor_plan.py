@@ -16,7 +16,7 @@ SOURCE = Path(allraise.__file__).parent
 LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
     (floor, frozenset(names.split()))
     for floor, names in (
-        (0, "record ranks settings signals values census watchdog"),
+        (0, "record ranks settings signals values census watchdog completions"),
         (0, "gates operations pending objects alone"),
         (0, "frames bundle lane neighbours"),
         (0, "parts messaging trees waits"),
@@ -24,13 +24,14 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (0, "ulfm"),
         (1, "capture rebuild render grouping"),
         (1, "stacks revive"),
-        (2, "wrapped viewer"),
+        (2, "errors wrapped viewer"),
         (2, "tree page publishing ending"),
         (2, "report"),
         (2, "exceptions showing"),
         (3, "private carrier gathering mismatch stall hang collector"),
         (3, "nesting verdict witness contribution"),
         (3, "spool exits"),
+        (3, "meeting"),
         (3, "spooling survivors"),
         (3, "creation peers"),
         (3, "waking"),
