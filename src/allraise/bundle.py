@@ -20,8 +20,9 @@ STAT's: merge stacks in a tree, edges labelled with sets of ranks.
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from allraise.damage import WireError, check_ranges, check_types
 from allraise.ranks import RankSet
 from allraise.record import (
     FAILURE,
@@ -30,7 +31,6 @@ from allraise.record import (
     Origin,
     Packed,
     Record,
-    WireError,
     dump_plain,
     kind_of,
     load_plain,
@@ -59,9 +59,6 @@ TINIEST_AGE_S: Final = 1e-9
 MAX_SUMMARY_VARIANTS: Final = 64
 MAX_SUMMARY_CHARS: Final = 200
 
-# Of damaged bytes: more ranks than MPI can number would be gone through.
-MAX_RANK: Final = 1 << 24
-
 _PLAIN: Final = b"\0"
 _ZLIB: Final = b"\1"
 _WORTH_COMPRESSING_BYTES: Final = 1024
@@ -69,32 +66,6 @@ _WORTH_COMPRESSING_BYTES: Final = 1024
 _LEFT_OUT: Final = "[message and stack left out: too many different failures]"
 
 Variant = tuple[bytes, tuple[bytes, ...]]
-
-
-def check_types(*pairs: tuple[type, object]) -> None:
-    """Refuse a value that is of another type.
-
-    Not collective.
-    """
-    for cls, value in pairs:
-        if type(value) is not cls:
-            msg = f"a {type(value).__name__} where a {cls.__name__} should be"
-            raise WireError(msg)
-
-
-def check_ranges(ranges: Any) -> None:
-    """Refuse ranges that are none, or beyond any job.
-
-    Not collective.
-    """
-    for first, last in ranges:
-        check_types((int, first), (int, last))
-        if not 0 <= first <= last <= MAX_RANK:
-            msg = f"no ranks are {first} to {last}"
-            raise WireError(msg)
-    if not ranges:
-        msg = "a failure of no rank"
-        raise WireError(msg)
 
 
 class Bundle:

@@ -30,6 +30,8 @@ import pickle
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from allraise.damage import WireError, check_links, is_whole, require
+
 # Raised when a field is added or changes its meaning; both ends of a job run
 # the same allraise, so a mismatch means two installations in one job.
 WIRE_VERSION: Final = 1
@@ -43,10 +45,6 @@ DIED: Final = "died"  # the process, without a word
 
 # What others only suffer from.
 CAUSES: Final = frozenset({FAILURE, DIED})
-
-
-class WireError(ValueError):
-    """Bytes that are not a record of this version."""
 
 
 class Frame(NamedTuple):
@@ -167,58 +165,6 @@ def _from_json(data: bytes) -> Any:
     return json.loads(data.decode("utf-8", "surrogatepass"))
 
 
-# Of damaged bytes: a frame that claims to be repeated without end.
-_MAX_REPEAT: Final = 1 << 20
-
-
-def _require(holds: bool, what: str) -> None:  # noqa: FBT001 a condition
-    if not holds:
-        msg = f"{what} is not what it should be"
-        raise WireError(msg)
-
-
-def _is_whole(value: object) -> bool:
-    return type(value) is int
-
-
-def _check_frame(frame: Frame) -> None:
-    texts = (frame.filename, frame.name, frame.source)
-    _require(all(type(text) is str for text in texts), "a frame's text")
-    numbers = (frame.lineno, frame.end_lineno, frame.colno, frame.end_colno)
-    whole = all(number is None or _is_whole(number) for number in numbers)
-    _require(whole, "a frame's line or column")
-    repeat = frame.repeat
-    _require(_is_whole(repeat) and 0 < repeat <= _MAX_REPEAT, "a frame's repeat")
-
-
-def check_links(links: tuple[Link, ...]) -> None:
-    """Refuse what no `capture` makes, so that no reader has to look again.
-
-    Not collective.
-
-    Raises:
-        WireError: A field is of another type, or the links are not a tree.
-    """
-    _require(len(links) > 0, "the number of links")
-    met = {0}
-    for position, link in enumerate(links):
-        texts = (link.type_name, link.message, *link.lines, *link.notes)
-        _require(all(type(text) is str for text in texts), "a link's text")
-        _require(_is_whole(link.hidden) and link.hidden >= 0, "a link's hidden")
-        for frame in link.frames:
-            _check_frame(frame)
-        following = [link.cause, link.context, *(link.members or ())]
-        for other in following:
-            _require(_is_whole(other), "the position of a link")
-            if other != -1:
-                # Each once, and forwards: no cycle, no endless text.
-                forwards = position < other < len(links) and other not in met
-                _require(forwards, "the position of a link")
-                met.add(other)
-        _require(-1 not in following[2:], "a member of a group")
-        _require(link.members is None or len(link.members) > 0, "a group")
-
-
 def pack(record: Record) -> Packed:
     """Split a record into the parts that travel."""
     shape = [
@@ -242,7 +188,7 @@ def _load_shape(shape: bytes) -> tuple[str, list[Link]]:
     if version != WIRE_VERSION:
         msg = f"record version {version}, this allraise reads {WIRE_VERSION}"
         raise WireError(msg)
-    _require(type(kind) is str, "the kind of a record")
+    require(type(kind) is str, "the kind of a record")
     made = [
         Link(
             type_name,
@@ -273,7 +219,7 @@ def peek(shape: bytes, variant: bytes) -> tuple[str, str, str]:
     except Exception as error:
         msg = f"a damaged record: {type(error).__name__}: {error}"
         raise WireError(msg) from error
-    _require(type(message) is str, "a link's text")
+    require(type(message) is str, "a link's text")
     return kind, links[0].type_name, message
 
 
@@ -304,8 +250,8 @@ def unpack(packed: Packed) -> Record:
         )
         for link in links:
             texts = (link.message, *link.lines, *link.notes, *reasons)
-            _require(all(type(text) is str for text in texts), "a link's text")
-            _require(_is_whole(link.hidden) and link.hidden >= 0, "a link's hidden")
+            require(all(type(text) is str for text in texts), "a link's text")
+            require(is_whole(link.hidden) and link.hidden >= 0, "a link's hidden")
         origin = Origin(*packed.origin)
     except WireError:
         raise

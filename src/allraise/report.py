@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from allraise.bundle import Bundle, check_ranges, check_types
+from allraise.bundle import Bundle
+from allraise.damage import check_links, check_ranges, check_types
 from allraise.grouping import Group, group_records
 from allraise.ranks import RankSet
-from allraise.record import CAUSES, Frame, Link, Origin, Record, check_links
+from allraise.record import CAUSES, Frame, Link, Origin, Record
 from allraise.settings import STYLES
 from allraise.tree import show_tree
 from allraise.viewer import head_of, show_groups, show_ranks

@@ -31,8 +31,9 @@ from typing import TYPE_CHECKING, Final
 
 from allraise.bundle import Bundle
 from allraise.collector import ANSWER_S, HOOK_S, Collector, Outcome
+from allraise.damage import WireError
 from allraise.ranks import RankSet
-from allraise.record import Record, WireError, dump_plain, load_plain
+from allraise.record import Record, dump_plain, load_plain
 from allraise.stacks import COLLECTIVES, Call, Pulse, call_in_progress, stack_record
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ SOURCE = Path(allraise.__file__).parent
 LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
     (floor, frozenset(names.split()))
     for floor, names in (
+        (0, "damage"),
         (0, "record ranks settings signals values census watchdog completions"),
         (0, "gates operations pending objects alone"),
         (0, "frames bundle lane neighbours"),
