@@ -247,7 +247,7 @@ def _reports() -> list[Fault]:
         "trap": "ends who unpickles it",
         "lock": "holds a lock and a lambda",
         "huge object": "holds 64 MB",
-        "huge text": "has a text of 8 MB",
+        "huge text": "has a text of 2 MB",
     }
     shown = {"no text": ("NoText", "(RANK 1)", ", in hostile\n")}
     usual = ("broken on rank 1", "(RANK 1)", ", in hostile\n")

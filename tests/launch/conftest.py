@@ -27,6 +27,3 @@ def mpiexec():
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: waits for seconds, by its nature")
-    config.addinivalue_line(
-        "markers", "stress: a race with the launcher's own killing; run by make stress"
-    )

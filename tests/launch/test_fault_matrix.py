@@ -15,16 +15,7 @@ def pytest_generate_tests(metafunc):
                 fault,
                 way,
                 id=f"{fault.name} {way}".rstrip(),
-                marks=[
-                    *([pytest.mark.slow] if fault.slow else []),
-                    # Open MPI kills a second after SIGTERM, report or not.
-                    # And under ULFM an Abort leaves ranks behind, at times.
-                    *(
-                        [pytest.mark.stress]
-                        if way or "terminated" in fault.name
-                        else []
-                    ),
-                ],
+                marks=[pytest.mark.slow] if fault.slow else [],
             )
             for way in ways
             for fault in fault_cases.FAULTS

@@ -12,6 +12,7 @@ import time
 from mpi4py import MPI
 
 import allraise
+from allraise.spool import current
 
 HOW, WHERE, VICTIM = sys.argv[1], sys.argv[2], int(sys.argv[3])
 comm = MPI.COMM_WORLD
@@ -29,6 +30,16 @@ def die():
         ctypes.CDLL(None).abort()
     elif HOW == "exit":
         os._exit(0)
+
+
+def die_when_all_are_here():
+    """Nobody is to notice it further out."""
+    if rank != VICTIM:
+        comm.send(None, VICTIM)
+        return
+    for _ in range(size - 1):
+        comm.recv()
+    die()
 
 
 def agreement():
@@ -75,7 +86,7 @@ def split():
     half = comm.Split(rank % 2)
     victim_pid = comm.bcast(os.getpid(), VICTIM)
     with allraise.guard(comm, "write"), allraise.guard(half, "half") as g:
-        die()
+        die_when_all_are_here()
         if rank == size - 1:
             while is_alive(victim_pid):
                 time.sleep(0.01)
@@ -89,7 +100,9 @@ def failure():
         if rank == size - 1:
             raise OSError("disk full")
         if rank == VICTIM:
-            time.sleep(3)  # the failure comes first
+            left = current().folder / f"rank-{size - 1}.json"
+            while not left.exists():
+                time.sleep(0.01)
         die()
 
 

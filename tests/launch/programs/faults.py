@@ -330,7 +330,7 @@ MADE = {
     "trap": Trap,
     "lock": lambda text: ValueError(text, threading.Lock(), lambda: None),
     "huge object": lambda text: ValueError(text, Ballast()),
-    "huge text": lambda text: ValueError(text + " x" * (4 * MEGABYTES)),
+    "huge text": lambda text: ValueError(text + " x" * MEGABYTES),
 }
 
 
