@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _INFINITE: Final = float("inf")
 
+# CPython has one 0, and False is another object.
+_ROOT: Final = 0
+
 
 class Arguments(NamedTuple):
     """What an entry point was given, as far as it can be known at once.
@@ -93,10 +96,9 @@ def checked_before(
     seen, and what else can be wrong is left to `check_arguments`.
     """
     if (
-        type(step) is str
-        and type(root) is int
-        and root == 0
+        root is _ROOT
         and everywhere is False
+        and type(step) is str
         and (
             _default_timeout is None
             if timeout is None
