@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import os
 import signal
 import socket
@@ -65,9 +66,10 @@ def end_neighbours() -> None:
 
 def _is_first(job: str) -> bool:
     """Take a name that the kernel gives to one process, until that ends."""
+    digest = hashlib.blake2b(f"{os.getuid()} {job}".encode(), digest_size=16)
     name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        name.bind(f"\0allraise-{os.getuid()}-{job}")
+        name.bind(f"\0allraise-{digest.hexdigest()}")
     except OSError:
         name.close()
         return False
