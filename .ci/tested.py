@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import table
@@ -26,18 +27,19 @@ TEXT = """\
 <!-- Written by .ci/tested.py; `make tested` runs everything here and writes it. -->
 
 Versions are those that the programs themselves gave during the run. A cell has the
-wheel installed, not this checkout. All ran on {machine}: with more ranks than cores
-from {above} ranks on.
+wheel of this library installed, not the checkout. All ran on one machine, of
+{machine}: 3, 4 and 8 ranks are more than it has cores.
 
 The numbers are tests that passed:
 
 - `unit`: `tests/unit`, without MPI; in one cell for each Python.
-- `ranks`: `tests/ranks`, by every rank together, once for each number n of ranks.
-- `launch`: tests that start programs, and look at how they end: {launch}.
-  In one cell for each MPI.
+- `ranks`: `tests/ranks`, by all ranks together; the sum over the numbers n of ranks.
+- `launch`: tests that start programs and look at how they end:
+  {launch}.
+  In one cell of each implementation.
 
-An empty place was not run. A skipped test is one that says itself which MPI or package
-it needs; `+ N skipped` counts them.
+An empty place was not run there. Skipped tests say which MPI, package or number of ranks
+they need. `--full` runs everything in every cell: hours, on such a machine.
 
 ## MPI from PyPI
 
@@ -127,8 +129,7 @@ def page(data: dict[str, Any]) -> str:
     cores = os.cpu_count() or 1
     return TEXT.format(
         machine=f"{cores} cores, {platform.system()} {platform.release().split('-')[0]}, {platform.machine()}",
-        above=cores + 1,
-        launch=", ".join(f"`{path}`" for path in data["suite"]["launch"]),
+        launch=", ".join(f"`{Path(f).name}`" for f in data["suite"]["launch"]),
         **parts,
     )
 
