@@ -26,7 +26,18 @@ EXIT_CODE: Final = 1
 # in 6 of 30 runs; with a tenth of a second in between in none of 80.
 BEFORE_END_S: Final = 0.25
 
+# What `allraise run` was told, where the environment says nothing.
+_defaults = {"report": "", "style": ""}
+
 _EXIT_NOW: Final = os._exit  # a program may have put another in its place
+
+
+def report_to(report: str, style: str | None) -> None:
+    """Say where the last report goes where the environment does not, and how.
+
+    Not collective.
+    """
+    _defaults.update(report=report, style=style or "")
 
 
 def publish_last(
@@ -63,14 +74,16 @@ def _report(title: str, report: Report) -> tuple[str, str]:
     report.environment["exit_code"] = EXIT_CODE
     report.environment["ended_because"] = title
     where = ""
-    if settings.report:
-        path = expand_path(settings.report, report.step, job_id(os.environ))
+    template = settings.report or _defaults["report"]
+    if template:
+        path = expand_path(template, report.step, job_id(os.environ))
         where = f"{save_somewhere(report, path)}\n"
         if where.startswith("report: "):
             from allraise.spool import remove_current
 
             remove_current()
-    return report.text(settings.style or default_style(len(report.ranks))), where
+    style = settings.style or _defaults["style"] or default_style(len(report.ranks))
+    return report.text(style), where
 
 
 def end_process(code: int = EXIT_CODE) -> None:

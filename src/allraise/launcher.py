@@ -23,12 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from allraise.bundle import Bundle
-from allraise.capture import capture
 from allraise.carrier import FileCarrier, MessageCarrier
 from allraise.collector import OWN, PARTIAL, WHOLE, Outcome
-from allraise.ending import abort_job, end_process
-from allraise.errors import PeerFailure
-from allraise.exceptions import CheckpointException
+from allraise.ending import abort_job, end_process, report_to
 from allraise.exits import exit_now, watch_exits
 from allraise.neighbours import end_with_launcher
 from allraise.private import resolve_comm
@@ -44,19 +41,24 @@ from allraise.record import Link, Record
 from allraise.report import Report
 from allraise.signals import NEVER_RAISE
 from allraise.spool import Spool, folder_for_job, usable_folder, use
-from allraise.stacks import program_frames
 from allraise.ulfm import is_active
+from allraise.uncaught import (
+    agreed_in,
+    call_hook,
+    captured,
+    exit_code,
+    in_world,
+    shell_code,
+)
 from allraise.viewer import sanitise
 from allraise.witness import MAX_EXTRAS, Witness
 
 if TYPE_CHECKING:
     from allraise.carrier import Carrier
+    from allraise.exceptions import CheckpointException
 
 # The other ranks are ended by the launcher; this one must not outlive it.
 KILLED_WITHIN_S: Final = 10.0
-
-# A chain of causes that is looked through for a failure that was agreed.
-_MAX_CAUSES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,38 +69,6 @@ class Options:
     grace_s: float = 2.0
     report: str = DEFAULT_PATH
     style: str | None = None
-
-
-def exit_code(exc: BaseException) -> int:
-    """Return the code that an uncaught exception ends the job with."""
-    if isinstance(exc, SystemExit):
-        code: object = exc.code
-        if code is None:
-            return 0
-        return code if isinstance(code, int) else 1
-    if isinstance(exc, KeyboardInterrupt):
-        return 128 + signal.SIGINT
-    if isinstance(exc, CheckpointException):
-        names = {record.links[0].type_name for _, record in exc.bundle.records()}
-        if names == {"KeyboardInterrupt"}:
-            return 128 + signal.SIGINT
-    return 1
-
-
-def shell_code(code: int) -> int:
-    """Return the code as a shell sees it: its low byte, but not 0 for a failure."""
-    return (code & 0xFF) or 1
-
-
-def _agreed_in(exc: BaseException | None) -> CheckpointException | None:
-    """Return the agreed failure that an exception is, or comes from."""
-    for _ in range(_MAX_CAUSES):
-        if exc is None:
-            break
-        if isinstance(exc, CheckpointException) and exc.agreed is not None:
-            return exc
-        exc = exc.__cause__ or exc.__context__
-    return None
 
 
 class _Job:
@@ -118,6 +88,7 @@ class _Job:
         self.tolerant = self.size > 1 and is_active()
         self.end = _record("finished", "finished")
         self.spool = self._make_spool()
+        report_to(options.report, options.style)  # of guards that end the job
         self._masks = threading.local()  # the signal mask, of a thread that forks
         self.witness = Witness(
             self._carrier(),
@@ -204,7 +175,7 @@ class _Job:
         hook = sys.excepthook
         has_hook = hook is not sys.__excepthook__ and not isinstance(exc, SystemExit)
         code = exit_code(exc)
-        agreed = _agreed_in(exc)
+        agreed = agreed_in(exc)
         step = agreed.step if agreed is not None else ""
         witness = self.witness
         if witness.is_alive():
@@ -213,10 +184,10 @@ class _Job:
             found = [(p, bundle.encode()) for p, bundle in findings]
             witness.fail(("failed", code, found, step, has_hook))
         else:  # MPI has been finalized: each for itself
-            bundle = witness.own_bundle(_captured(exc))
+            bundle = witness.own_bundle(captured(exc))
             self.publish(Outcome(code, "failed after the end", step, bundle))
         if has_hook:
-            _call_hook(hook, exc)
+            call_hook(hook, exc)
         witness.post("tell", ("hooked",))
         if self.size > 1 and witness.is_alive():
             if not self.threads_may_call and witness.may_abort.wait(KILLED_WITHIN_S):
@@ -232,13 +203,13 @@ class _Job:
         """Return what this rank knows, each with how much it is to be believed."""
         own = self.witness.own_bundle
         if agreed is None:
-            return [(OWN, own(_captured(exc)))]
-        known = _in_world(agreed)
+            return [(OWN, own(captured(exc)))]
+        known = in_world(agreed)
         found = [(PARTIAL if agreed.is_partial else WHOLE, known)]
         if agreed.is_partial and self.rank in known.ranks:
             found.append((OWN, known.only(self.rank)))
         if exc is not agreed:  # raised from it
-            found.append((PARTIAL + 1, own(_captured(exc))))
+            found.append((PARTIAL + 1, own(captured(exc))))
         return found
 
     # -- the end of the process --------------------------------------------------
@@ -321,45 +292,11 @@ class _Job:
 
     def _keep(self, exc: BaseException, kind: str) -> None:
         if len(self.witness.extras) < MAX_EXTRAS and os.getpid() == self.pid:
-            self.witness.extras.append(_captured(exc, kind))
-
-
-def _captured(exc: BaseException, kind: str = "failure") -> Record:
-    """Take down an exception, the program's part of its stack."""
-    if kind == "failure" and isinstance(exc, PeerFailure):
-        kind = "interrupted"
-    record = capture(exc, kind=kind)
-    top = record.links[0]
-    top = top._replace(frames=program_frames(top.frames))
-    return Record((top, *record.links[1:]), (), record.reasons, record.origin, kind)
+            self.witness.extras.append(captured(exc, kind))
 
 
 def _record(kind: str, type_name: str) -> Record:
     return Record((Link(type_name, "", (f"{type_name}\n",)),), kind=kind)
-
-
-def _in_world(exc: CheckpointException) -> Bundle:
-    """Return the failures of an agreement under their ranks in ``COMM_WORLD``."""
-    agreed = exc.agreed
-    private: Any = agreed.owner if agreed is not None else None
-    if private is None or private.comm is None:
-        own = resolve_comm(None).Get_rank()
-        return exc.bundle.renamed([own])
-    from mpi4py import MPI
-
-    group, world = private.comm.Get_group(), resolve_comm(None).Get_group()
-    try:
-        return exc.bundle.renamed(MPI.Group.Translate_ranks(group, None, world))
-    finally:
-        group.Free()
-        world.Free()
-
-
-def _call_hook(hook: Any, exc: BaseException) -> None:
-    try:
-        hook(type(exc), exc, exc.__traceback__)
-    except BaseException as error:
-        write_error_stream(f"sys.excepthook raised {type(error).__name__}\n")
 
 
 def run(options: Options) -> None:
@@ -382,6 +319,6 @@ def run(options: Options) -> None:
         if os.getpid() != job.pid:  # a forked child
             raise
         if isinstance(exc, SystemExit) and not exit_code(exc):
-            job.end = _captured(exc, "finished")
+            job.end = captured(exc, "finished")
             raise
         job.fail(exc)

@@ -95,8 +95,7 @@ def test_who_computes_meanwhile_is_not_waited_for():
 def test_the_report_of_a_death_is_stored_with_its_stack_in_c(tmp_path):
     path = tmp_path / "report.json"
     launcher = ["-m", "allraise", "run", "--report", str(path)]
-    env = {"ALLRAISE_REPORT": str(path)}
-    run("sigsegv", "failure", ulfm=True, launcher=launcher, env=env)
+    run("sigsegv", "failure", ulfm=True, launcher=launcher)
     found = {}
     for ranks, record in load_report(path).bundle.records():
         found |= dict.fromkeys(ranks, record)

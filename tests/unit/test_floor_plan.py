@@ -31,7 +31,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (2, "exceptions showing"),
         (3, "private carrier gathering mismatch stall hang collector"),
         (3, "nesting verdict witness contribution"),
-        (3, "spool exits"),
+        (3, "spool exits uncaught"),
         (3, "meeting"),
         (3, "spooling survivors"),
         (3, "creation peers"),
