@@ -27,8 +27,8 @@ TEXT = """\
 <!-- Written by .ci/tested.py; `make tested` runs everything here and writes it. -->
 
 Versions are those that the programs themselves gave during the run. A cell has the
-wheel of this library installed, not the checkout. All ran on one machine, of
-{machine}: 3, 4 and 8 ranks are more than it has cores.
+wheel of this library installed, not the checkout. All ran on one machine, with
+{machine}: with 4 or 8 ranks there are more of them than cores.
 
 The numbers are tests that passed:
 
