@@ -39,10 +39,11 @@ machine with two cores; `tests/launch/test_fault_matrix.py` holds every row to i
 cell is the exit code of mpiexec and the seconds from its start to the end of the last
 rank, of which starting takes one or two. **Bold** is what is not as it must be.
 
-"Checked": texts that must be in the output or in the report file. `(RANK 1)` heads the
-traceback of rank 1 in the report of the root; `in fail` is the frame that raised. Rows
-named `run` are under `python -m allraise run`, the others are plain programs. A deadline
-is `timeout={limit}`.
+"Checked": texts that must be in the output, in the report file, or in what
+`allraise show` makes of what the ranks have left. `(RANK 1)` heads the traceback of
+rank 1 in the report of the root; `in fail` is the frame that raised. Rows named `run`
+are under `python -m allraise run`, the others are plain programs. A deadline is
+`timeout={limit}`.
 "Without allraise" is the same fault under `python -m mpi4py`, which calls `MPI_Abort`
 when an exception is not caught: whether the job ends, and whether the cause is told;
 "hangs" is no end within {hangs:g} s.
