@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 # How long ranks that have not failed may take to say where they stand.
 ANSWER_S: Final = 1.0
 
-# After SIGTERM, Open MPI's launcher kills in one second.
+# After SIGTERM, schedulers and launchers kill soon. Open MPI's does in a quarter of a
+# second: enough only where every rank answers at once, else see `spool`.
 SIGNAL_GRACE_S: Final = 0.4
 
 # How long a user's own excepthook may take after the report.
