@@ -26,6 +26,7 @@ from allraise.record import Link, Record
 if TYPE_CHECKING:
     from types import FrameType
 
+    from allraise.ranks import RankSet
     from allraise.record import Frame
 
 # What a call has to be part of to be looked at; a whole script is not parsed.
@@ -163,6 +164,33 @@ def call_in_progress() -> Call | None:
         return _call_in(frame) if frame is not None else None
     except Exception:  # whatever source and objects there are
         return None
+
+
+def never_returns(call: Call, left: RankSet) -> bool:
+    """Tell whether a call is a collective with a rank that has left.
+
+    Not collective.
+
+    Args:
+        call: What a thread of this process sits in.
+        left: Ranks of ``COMM_WORLD`` that have reached the end of the program.
+    """
+    if call.comm is None or call.name.lower() not in COLLECTIVES:
+        return False
+    from mpi4py import MPI
+
+    world = MPI.COMM_WORLD
+    if call.comm == world:
+        return bool(left)
+    if MPI.Query_thread() != MPI.THREAD_MULTIPLE or call.comm.Is_inter():
+        return False
+    group, everybody = call.comm.Get_group(), world.Get_group()
+    try:
+        ranks = MPI.Group.Translate_ranks(group, None, everybody)
+    finally:
+        group.Free()
+        everybody.Free()
+    return any(rank in left for rank in ranks)
 
 
 def main_stack() -> tuple[Frame, ...]:

@@ -34,7 +34,7 @@ from allraise.collector import ANSWER_S, HOOK_S, Collector, Outcome
 from allraise.damage import WireError
 from allraise.ranks import RankSet
 from allraise.record import Record, dump_plain, load_plain
-from allraise.stacks import COLLECTIVES, Call, Pulse, call_in_progress, stack_record
+from allraise.stacks import Pulse, call_in_progress, never_returns, stack_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -277,7 +277,7 @@ class Witness(threading.Thread):
             return
         call = call_in_progress()
         silent_s = self._pulse.silent_s() if left else 0.0
-        for_good = call is not None and _never_returns(call, RankSet.from_ranges(left))
+        for_good = call is not None and never_returns(call, RankSet.from_ranges(left))
         record = (
             stack_record("running", "running")
             if call is None
@@ -341,25 +341,3 @@ class Witness(threading.Thread):
         where = f"in {call.text}" if call else ""
         bundle = self.own_bundle(stack_record("signalled", name, where))
         self._tell(("signalled", number, name, bundle.encode()))
-
-
-def _never_returns(call: Call, left: RankSet) -> bool:
-    """Tell whether a call is a collective with a rank that has left."""
-    if call.comm is None or call.name.lower() not in COLLECTIVES:
-        return False
-    from mpi4py import MPI
-
-    from allraise.private import resolve_comm
-
-    world = resolve_comm(None)
-    if call.comm == world:
-        return bool(left)
-    if MPI.Query_thread() != MPI.THREAD_MULTIPLE or call.comm.Is_inter():
-        return False
-    group, everybody = call.comm.Get_group(), world.Get_group()
-    try:
-        ranks = MPI.Group.Translate_ranks(group, None, everybody)
-    finally:
-        group.Free()
-        everybody.Free()
-    return any(rank in left for rank in ranks)
