@@ -26,6 +26,8 @@ from allraise.record import Link, Record
 if TYPE_CHECKING:
     from types import FrameType
 
+    from mpi4py import MPI
+
     from allraise.ranks import RankSet
     from allraise.record import Frame
 
@@ -166,20 +168,20 @@ def call_in_progress() -> Call | None:
         return None
 
 
-def never_returns(call: Call, left: RankSet) -> bool:
+def never_returns(call: Call, left: RankSet, world: MPI.Intracomm) -> bool:
     """Tell whether a call is a collective with a rank that has left.
 
     Not collective.
 
     Args:
         call: What a thread of this process sits in.
-        left: Ranks of ``COMM_WORLD`` that have reached the end of the program.
+        left: The ranks that have reached the end of the program.
+        world: Of all ranks.
     """
     if call.comm is None or call.name.lower() not in COLLECTIVES:
         return False
     from mpi4py import MPI
 
-    world = MPI.COMM_WORLD
     if call.comm == world:
         return bool(left)
     if MPI.Query_thread() != MPI.THREAD_MULTIPLE or call.comm.Is_inter():

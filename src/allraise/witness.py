@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Final
 from allraise.bundle import Bundle
 from allraise.collector import ANSWER_S, HOOK_S, Collector, Outcome
 from allraise.damage import WireError
+from allraise.private import resolve_comm
 from allraise.ranks import RankSet
 from allraise.record import Record, dump_plain, load_plain
 from allraise.stacks import Pulse, call_in_progress, never_returns, stack_record
@@ -277,7 +278,10 @@ class Witness(threading.Thread):
             return
         call = call_in_progress()
         silent_s = self._pulse.silent_s() if left else 0.0
-        for_good = call is not None and never_returns(call, RankSet.from_ranges(left))
+        for_good = False
+        if call is not None:
+            gone = RankSet.from_ranges(left)
+            for_good = never_returns(call, gone, resolve_comm(None))
         record = (
             stack_record("running", "running")
             if call is None
