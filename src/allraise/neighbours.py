@@ -3,9 +3,9 @@
 Owns their end under Open MPI's ``--with-ft ulfm``. There ``MPI_Abort`` of 5.0.11
 ends the rank that calls it and nobody else, whatever the others do: asleep, in a
 barrier, in a receive or in a loop, 8 runs of 8 with 4 ranks on one host. Its launcher
-ends at the second abnormal end, and leaves the other ranks behind. Its exit code is
-that of a rank that has exited by itself; where all were killed before the last one
-aborts it is 0.
+ends when two ranks have, or three, depending on how, and leaves the others behind. Its
+exit code is that of a rank that has exited by itself; where all were killed before the
+last one aborts it is 0.
 
 So ranks exit by themselves where they can be told to, those that are left are
 killed, and who kills exits last.
