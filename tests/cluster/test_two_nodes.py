@@ -55,14 +55,11 @@ def test_clocks_that_differ_leave_times_and_order_of_failures(cluster):
 
 @ULFM
 def test_a_failure_wakes_ranks_that_are_blocked_on_another_node(cluster, with_ft):
-    ended = cluster.mpirun("jobs/blocked.py", ulfm=with_ft, deadline_s=30).end()
+    """Without being woken they would wait until the job is ended from outside."""
+    ended = cluster.mpirun("jobs/blocked.py", ulfm=with_ft).end()
     assert not ended.timed_out, ended.output
-    failed_at = float(re.search(r"failed at ([\d.]+)", ended.output).group(1))
-    raised = re.findall(r"rank (\d) raised for (.*) at ([\d.]+)", ended.output)
-    assert {(rank, ranks) for rank, ranks, _ in raised} == {
-        (str(rank), "[3]") for rank in range(4)
-    }
-    assert max(float(at) for *_, at in raised) - failed_at < 2.0
+    raised = re.findall(r"rank (\d) raised for (.*)", ended.output)
+    assert dict(raised) == {str(rank): "[3]" for rank in range(4)}
 
 
 @ULFM
