@@ -55,7 +55,8 @@ def halo(c, cycle, n):
 
 def anyone(c, cycle, n):
     # from any source with any tag: a stale message would be taken
-    c.isend((cycle, bytes(n)), (c.rank + 1) % P, cycle % 100)
+    # (the tag is not that of master: who comes next may be here already)
+    c.isend((cycle, bytes(n)), (c.rank + 1) % P, 10 + cycle % 100)
     got, data = c.recv()
     same((got, len(data)), (cycle, n))
     c.barrier()  # or the next operation's message would do as well
