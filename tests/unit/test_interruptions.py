@@ -8,6 +8,7 @@ import pytest
 import allraise
 import spmd
 from allraise import CheckpointException, agree, collect, guard
+from allraise.signals import _Rooms
 from unit import simulated
 
 WORLD_SIZE = 3
@@ -166,6 +167,11 @@ def held_back(monkeypatch):
 
     for module in ("agreement", "verdict"):
         monkeypatch.setattr(f"allraise.{module}.signals_held_back", held_back)
+    # A handler that raises while a block is given room leaves the limit higher.
+    limit = sys.getrecursionlimit()
+    monkeypatch.setattr("allraise.signals._ROOMS", _Rooms())
+    yield
+    sys.setrecursionlimit(limit)
 
 
 def interrupted_at(place, fails_on):
