@@ -35,9 +35,10 @@ INTRODUCTION = """\
 # What never hangs
 
 Written by `benchmarks/fault_matrix.py` from real runs, of {n_ranks} ranks each, on one
-machine with two cores; `tests/launch/test_fault_matrix.py` holds every row to it. A
-cell is the exit code of mpiexec and the seconds from its start to the end of the last
-rank, of which starting takes one or two. **Bold** is what is not as it must be.
+machine with two cores that had other work too; `tests/launch/test_fault_matrix.py`
+holds every row to it. A cell is the exit code of mpiexec and the seconds from its start
+to the end of the last rank, of which starting takes one or two, alone on a machine.
+**Bold** is what is not as it must be.
 
 "Checked": texts that must be in the output, in the report file, or in what
 `allraise show` makes of what the ranks have left. `(RANK 1)` heads the traceback of
