@@ -124,6 +124,7 @@ def _communicators() -> list[Fault]:
     kinds = {
         "split_in_world": "a guard on a half of the ranks in one on all",
         "overlapping_splits": "guards on overlapping pairs in one on all",
+        "world_in_split": "a guard on all ranks in one on a half in one on all",
     }
     found = [
         Fault(
@@ -136,21 +137,9 @@ def _communicators() -> list[Fault]:
     ]
     found += [
         Fault(
-            f"rank 1 fails {where} a guard on all ranks in one on a half",
-            ("world_in_split", where),
-            ("broken on rank 1", ", in fail\n"),
-        )
-        for where in ("inside", "after")
-    ]
-    # The others in the inner guard are not all in the outer one, so they cannot
-    # know of its failure: the ranks wait for each other in two guards.
-    found += [
-        Fault(
-            "rank 1 fails before a guard on all ranks in one on a half (deadline)",
-            ("world_in_split", "before", *TIMED),
-            ("passed its deadline", "broken on rank 1", ", in fail\n", "in nest"),
-            within_s=LIMITED_S,
-            slow=True,
+            "a guard on all ranks stands in one on a half, and in none on all",
+            ("world_in_split_alone", "never"),
+            ("ValueError: this guard is on ranks outside", "in nest"),
         )
     ]
     return found

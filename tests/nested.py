@@ -86,6 +86,7 @@ class Program:
     size: int
     touched: tuple[str, ...]  # families that were used before
     body: tuple[Any, ...]
+    contained: bool = True  # each guard's group lies within those around it
 
 
 class Generator:
@@ -139,7 +140,7 @@ class Generator:
         body = tuple(
             self.guard(everyone, (), families) for _ in range(self.rng.randint(1, 3))
         )
-        return Program(seed, self.size, touched, body)
+        return Program(seed, self.size, touched, body, self.contained)
 
     def guard(
         self, active: frozenset[int], around: tuple[str, ...], families: list[str]

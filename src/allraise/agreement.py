@@ -28,11 +28,13 @@ from typing import TYPE_CHECKING
 from allraise.contribution import capture_early
 from allraise.errors import PeerFailure
 from allraise.failing import fail_alone, fail_with_peers
+from allraise.impasse import come_by, note_skip
 from allraise.nesting import (
     OPEN,
     close_region,
     cut_back,
-    enclosing,
+    innermost,
+    is_within,
     open_nested,
     outermost,
 )
@@ -43,6 +45,7 @@ from allraise.verdict import (
     is_asked,
     is_of_mpi,
     is_success,
+    is_told,
     read_verdict,
     reduce_vector,
     succeeds,
@@ -51,8 +54,15 @@ from allraise.verdict import (
 from allraise.waking import announce, look_outside, tell_outside
 
 if TYPE_CHECKING:
+    from mpi4py import MPI
+
     from allraise.bundle import Bundle
     from allraise.private import Private, Region
+
+_OUTSIDE = (
+    "this guard is on ranks outside of the guard around all, so a failure there would "
+    "leave them waiting: put a guard on a communicator that contains both around both"
+)
 
 
 def enter(private: Private, region: Region) -> int:
@@ -74,9 +84,7 @@ def enter(private: Private, region: Region) -> int:
     if not regions or regions[-1] is private:
         regions += (private,)
     else:
-        # What is around must be able to wake this rank here.
-        for side in reversed(enclosing(private.group, private)):
-            wake_from_now_on(side)
+        prepare_nested(private.size, private.group)
         open_nested(private)
     if private.watched:
         try:
@@ -89,6 +97,25 @@ def enter(private: Private, region: Region) -> int:
     private.counts += (0,)
     private.steps += (region,)
     return len(private.steps)
+
+
+def prepare_nested(size: int, group: MPI.Group | None) -> None:
+    """Let a region open within those that are open.
+
+    Collective over the communicator of the innermost one, at the first region
+    within one there; else not collective.
+
+    Raises:
+        ValueError: It would reach outside of the outermost one.
+        BaseException: What `wake_from_now_on` raises.
+    """
+    if not is_within(size, group):
+        note_skip()
+        raise ValueError(_OUTSIDE)
+    around = innermost()
+    if around is not None and size > 1:
+        # It must be able to wake this rank. Those further out were asked then.
+        wake_from_now_on(around)
 
 
 def wake_from_now_on(private: Private) -> None:
@@ -165,6 +192,7 @@ def leave(  # noqa: C901, PLR0912 in one piece, as signals may come with each ca
         failed_depth, outcome = _settled(private)
         if outcome is not None:
             _close(private, failed_depth)
+            note_skip()
             return outcome
         if private.comm is None:
             return _leave_alone(private, exc, refused=refused)
@@ -230,6 +258,8 @@ def _agree(
         woke = private.wakes
         if not is_reduced:
             captured = _prepare(private, exc, refused=refused)
+            if outermost() is private:
+                exc = come_by(private, exc)
             before = exc
             exc, late = reduce_vector(private, exc, place, refused)
             if exc is not before:
@@ -239,19 +269,24 @@ def _agree(
             woke = True
         if is_success(private):
             failure = None
+            if is_told(private):
+                private.beacon.flush()
             _close(private, None)
         else:
+            woke = woke or is_told(private)
             verdict = read_verdict(private)
             failure = fail_with_peers(
                 private, exc, verdict, captured=captured, refused=refused, woke=woke
             )
             private.settled = (verdict.depth, failure)
             _close(private, verdict.depth)
+            note_skip()
     except PeerFailure as woken:
         # A region around this one, on another communicator, has failed. The
         # other ranks here learn it too, and nobody waits for this one.
         tell_outside(private)
         _close(private, None)
+        note_skip()
         return woken if exc is None else exc
     except BaseException as error:
         raise _of_mpi(private, exc, error)  # noqa: B904 it is the same one
@@ -311,6 +346,8 @@ def _prepare(
         look_outside(private)
     if exc is None:
         return None
+    if outermost() is not private:
+        note_skip()
     private.failed_at = time.monotonic()
     private.spooled = keep_failure(step_of(private.steps[-1]), exc)
     if private.wakes:
@@ -324,6 +361,7 @@ def _close(private: Private, failed_depth: int | None) -> None:
         private.settled = None
         private.counts[-2] = 0
     del private.steps[-1], private.counts[-1]
+    private.over = 0
     close_region(private)
 
 
@@ -338,4 +376,6 @@ def _leave_alone(
         with room_on_the_stack():
             exc = fail_alone(private, exc)
     _close(private, None)
+    if exc is not None:
+        note_skip()
     return exc

@@ -10,8 +10,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from allraise.agreement import enter, leave, wake_from_now_on
-from allraise.nesting import enclosing
+from allraise.agreement import enter, leave, prepare_nested
 from allraise.private import Private, known_private, resolve_comm, seen_private
 from allraise.settings import read_settings
 from allraise.verdict import EVERYWHERE
@@ -179,8 +178,7 @@ def _private_of(comm: MPI.Intracomm) -> Private:
     if known is not None:
         return known
     group = comm.Get_group()
-    for side in reversed(enclosing(group)):
-        wake_from_now_on(side)
+    prepare_nested(comm.Get_size(), group)
     group.Free()
     return private_of(comm)
 

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING
 
 from allraise.gates import Announced, new_ident
 from allraise.lane import UNKNOWN
+from allraise.standing import decode, encode
 from allraise.waits import Waits
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from allraise.gates import Gates
     from allraise.lane import Interruption
+    from allraise.standing import Stand
 
 TAG = 1201  # of announcements, on the private communicator
 DIRECT_LIMIT = 64  # ranks; 63 small sends cost a failing rank some 30 us
@@ -54,6 +56,10 @@ DIRECT_LIMIT = 64  # ranks; 63 small sends cost a failing rank some 30 us
 HEAD = 3
 MAX_PAIRS = 31
 WORDS = HEAD + 2 * MAX_PAIRS
+
+# In place of the depth: where a rank stands (`standing`), and how many words.
+STAND = -1
+MAX_STAND = 300  # words, beside those for the groups
 
 
 _OPEN: weakref.WeakSet[Channel] = weakref.WeakSet()
@@ -90,7 +96,7 @@ class Channel(Waits):
         self._n_received = 0
         self._sends: list[MPI.Request] = []
         # Persistent, so that lists of requests to wait for stay valid.
-        self._message = array("q", [UNKNOWN]) * WORDS
+        self._message = array("q", [UNKNOWN]) * (MAX_STAND + self.size // 4)
         self.listen = private.Recv_init(self._message, tag=TAG)
         self.listen.Start()
         _OPEN.add(self)
@@ -98,7 +104,7 @@ class Channel(Waits):
 
     # -- announcing ----------------------------------------------------------------
 
-    def announce(self, inner: Sequence[Waits] = ()) -> None:
+    def announce(self, inner: Sequence[Waits] = (), depth: int = 0) -> None:
         """Tell the peers that this rank stops here. Not collective, never waits.
 
         What the peers know already is not told again, so it may be called any
@@ -107,8 +113,9 @@ class Channel(Waits):
         Args:
             inner: channels whose group lies within this one's. They are given up
                 with it, so their gates are told too.
+            depth: of the region that has failed, where it is not the innermost.
         """
-        is_further_out = self._fail(self.rank, len(self.open))
+        is_further_out = self._fail(self.rank, depth or len(self.open))
         told = [gates for channel in (self, *inner) for gates in channel.gates]
         told += self.pending
         told += self.gates_within()
@@ -126,6 +133,9 @@ class Channel(Waits):
         if rank == UNKNOWN:
             return
         self._n_received += 1
+        if depth == STAND:
+            self.standing.know(rank, decode(pairs[:n_pairs]))
+            return
         is_further_out = self._fail(rank, depth)
         pairs = pairs[: 2 * n_pairs]
         numbers = dict(zip(pairs[::2], pairs[1::2], strict=True))
@@ -154,7 +164,34 @@ class Channel(Waits):
                 self._sends.append(self.private.Isend(message, rank, TAG))
                 self._n_sent[rank] += 1
 
+    def tell_stand(self, stand: Stand) -> None:
+        """Tell all peers where this rank stands. Not collective, never waits."""
+        if stand == self.standing.told:
+            return
+        self.standing.told = stand
+        self.standing.know(self.rank, stand)
+        words = encode(stand)
+        if HEAD + len(words) > len(self._message):
+            return  # regions within regions beyond all measure: the deadline's
+        message = array("q", [self.rank, STAND, len(words), *words])
+        for rank in range(self.size):
+            if rank != self.rank:
+                self._sends.append(self.private.Isend(message, rank, TAG))
+                self._n_sent[rank] += 1
+
     # -- after the agreement -------------------------------------------------------
+
+    def flush(self) -> None:
+        """Receive what is still under way where no failure is agreed.
+
+        Collective over `private`, right after an agreement that says that a rank
+        has told where it stands.
+        """
+        self._receive_all()
+        self.private.Barrier()  # what is told next is of what comes next
+        self._n_sent = array("q", bytes(8 * self.size))
+        self._n_received = 0
+        self.standing.forget()
 
     def drain(self) -> None:
         """Receive what is still under way, and be as new.
@@ -163,6 +200,30 @@ class Channel(Waits):
         agreement that says that a rank has failed. Communicators taken from the
         lane before raise at once from now on.
         """
+        from mpi4py import MPI
+
+        self._receive_all()
+        # The lane is clean if nothing but gates took place on it, and all ranks
+        # have entered all of them.
+        entered = self.gates[0].entered
+        door = self.door.entered
+        mine = array("q", [self.used, entered, -entered, new_ident(), door])
+        most = array("q", bytes(8 * len(mine)))
+        # It also keeps every rank here until all have received everything, so
+        # that a next region's announcement is not taken for one of this region.
+        self.private.Allreduce(mine, most, MPI.MAX)
+        self.announced = Announced()
+        self._n_sent = array("q", bytes(8 * self.size))
+        self._n_received = 0
+        self.door.entered = most[4]  # no number comes twice
+        self.standing.forget()
+        if most[0] or most[1] != -most[2]:
+            self.replace_lane(most[3])
+        else:
+            self.renew(most[3])
+
+    def _receive_all(self) -> None:
+        """Receive all that was sent to this rank. Collective over `private`."""
         from mpi4py import MPI
 
         self.needs_relay, needs_relay = False, self.needs_relay  # counts are final
@@ -175,23 +236,8 @@ class Channel(Waits):
             self.listen.Wait()
             self.read()
         MPI.Request.Waitall(self._sends)
-        # The lane is clean if nothing but gates took place on it, and all ranks
-        # have entered all of them.
-        entered = self.gates[0].entered
-        mine = array("q", [self.used, entered, -entered, new_ident()])
-        most = array("q", bytes(8 * len(mine)))
-        # It also keeps every rank here until all have received everything, so
-        # that a next region's announcement is not taken for one of this region.
-        self.private.Allreduce(mine, most, MPI.MAX)
-        self.announced = Announced()
-        self._n_sent = array("q", bytes(8 * self.size))
-        self._n_received = 0
         self._sends.clear()
         self.needs_relay = needs_relay
-        if most[0] or most[1] != -most[2]:
-            self.replace_lane(most[3])
-        else:
-            self.renew(most[3])
 
     def close(self) -> None:
         """Stop listening and free the lane, before `private` is freed.

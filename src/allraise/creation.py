@@ -27,9 +27,11 @@ from typing import TYPE_CHECKING, Final
 
 from allraise.errors import PeerFailure
 from allraise.gates import Gates, new_ident
+from allraise.impasse import consider, look
 from allraise.lane import LEAKED, UNKNOWN
-from allraise.nesting import enclosing, note_twins, watch_anew, within
+from allraise.nesting import OPEN, enclosing, note_twins, watch_anew, within
 from allraise.private import Private, known_private, register
+from allraise.standing import Gate
 from allraise.survivors import end_if_died_first, is_mpi_error, watch_exit
 from allraise.ulfm import is_active, make_channels
 
@@ -87,7 +89,7 @@ def _create(comm: MPI.Intracomm) -> Private:
         if side.settled is not None:
             raise side.settled[1]
     if around:
-        _meet(group, rank, around)
+        _meet(group, around)
     private = Private(None, rank, size, MPI.MAX)
     private.group = group
     # The interruptible communicator of a region is not to wait at gates here.
@@ -132,6 +134,8 @@ def _connect(private: Private, plain: MPI.Intracomm) -> None:
         duplicate, lane, most[2], _interruption, revokes=most[0] < 0
     )
     private.channel.open = private.beacon.open = private.steps
+    private.beacon.look = look
+    private.beacon.standing.set_skips(skips=private.skips)
     private.beacon.gates_within = lambda: _gates_within(private)
     if most[0] < 0:
         private.lifeboat = duplicate.Dup()
@@ -140,7 +144,7 @@ def _connect(private: Private, plain: MPI.Intracomm) -> None:
     private.note_plain()
 
 
-def _meet(group: MPI.Group, rank: int, around: list[Private]) -> None:
+def _meet(group: MPI.Group, around: list[Private]) -> None:
     """Come together with the members of a group, unless a region around fails.
 
     Collective over the group.
@@ -155,12 +159,18 @@ def _meet(group: MPI.Group, rank: int, around: list[Private]) -> None:
     ranks = MPI.Group.Translate_ranks(group, None, outer.group)
     ident = _ident_of(array("q", ranks).tobytes(), around)
     gates = Gates(ident)
+    names = MPI.Group.Translate_ranks(group, None, around[-1].group)  # the outermost
+    sides = tuple(
+        (side.gates.ident, len(side.steps)) for side in around[:-1] if side.gates
+    )
+    meeting = Gate(ident ^ 2, 1, frozenset(names), sides)
     for beacon in beacons:
         beacon.pending.append(gates)
     try:
-        _exchange(outer, ranks, rank, beacons, gates)
+        _exchange(outer, ranks, beacons, gates, meeting)
         gates.entered = 1
-        _exchange(outer, ranks, rank, beacons, gates)
+        meeting = meeting._replace(number=2)
+        _exchange(outer, ranks, beacons, gates, meeting)
     finally:
         for beacon in beacons:
             beacon.pending.remove(gates)
@@ -185,9 +195,9 @@ def _ident_of(name: bytes, around: list[Private]) -> int:
 def _exchange(
     outer: Private,
     ranks: list[int],
-    rank: int,
     beacons: list[Channel],
     gates: Gates,
+    meeting: Gate,
 ) -> None:
     """Send to, and hear from, the ranks at distance 1, 2, 4, ...
 
@@ -200,6 +210,7 @@ def _exchange(
     from mpi4py import MPI
 
     first = not gates.entered
+    rank = ranks.index(outer.rank)
     tag = TAG_MEETING + gates.ident % N_TAGS
     distance = 1
     while distance < len(ranks):
@@ -212,6 +223,7 @@ def _exchange(
             LEAKED.append(send)
         watched = [request, *(beacon.listen for beacon in beacons)]
         while True:
+            consider(OPEN.regions[0], meeting)
             failed = [beacon for beacon in beacons if beacon.has_failed_around]
             closed = first or any(b.announced.closes(gates) for b in beacons)
             if failed and closed:

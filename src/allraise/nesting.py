@@ -31,7 +31,9 @@ that is around it. Regions on B within one on A that has failed, once that is
 settled, end as those on A do: without an agreement.
 
 Where B reaches outside of A, B's other members know nothing of A: its agreement
-is not woken by A's failure and comes first.
+is not woken by A's failure and comes first. What ranks do that wait for each other
+then, in the two agreements, is the business of `impasse`. It needs a region around
+both: every group lies within that of the outermost open region.
 """
 
 from __future__ import annotations
@@ -70,8 +72,34 @@ def close_region(private: Private) -> None:
     """Note that the innermost region closes. Not collective."""
     regions = OPEN.regions
     del regions[-1]
-    if regions and regions[-1] is not private:
+    if not regions:
+        if private.skips:
+            private.skips = False
+            private.beacon.standing.set_skips(skips=False)
+            private.note_plain()
+    elif regions[-1] is not private:
         _watch(private, private.watched_before.pop())
+
+
+def is_within(size: int, group: MPI.Group | None) -> bool:
+    """Whether a region may open here: within the outermost one. Not collective."""
+    if size == 1 or not OPEN.regions:
+        return True
+    root = OPEN.regions[0]
+    return root.size > 1 and (root.group is None or contains(root, group))
+
+
+def innermost() -> Private | None:
+    """Return the side of the innermost open region of several ranks, if any."""
+    return next((s for s in reversed(OPEN.regions) if s.beacon is not None), None)
+
+
+def watch_nothing(private: Private) -> None:
+    """Let nothing end the agreement that follows. Not collective.
+
+    The innermost region notes again what it watches when it closes.
+    """
+    _watch(private, ())
 
 
 def cut_back(private: Private, depth: int) -> None:
@@ -117,7 +145,7 @@ def enclosing(group: MPI.Group | None, private: Private | None = None) -> list[P
     """
     found: list[Private] = []
     for side in reversed(OPEN.regions):
-        if side is not private and side not in found and _contains(side, group):
+        if side is not private and side not in found and contains(side, group):
             found.append(side)
     return found
 
@@ -133,7 +161,7 @@ def within(private: Private) -> list[Private]:
     return [
         side
         for side in registered()
-        if side is not private and side.size > 1 and _contains(private, side.group)
+        if side is not private and side.size > 1 and contains(private, side.group)
     ]
 
 
@@ -156,7 +184,7 @@ def give_up_within(private: Private, depth: int) -> list[Private]:
         side.channel.abandon()
         if side.beacon is not side.channel:
             side.beacon.abandon()
-    return [side for side in around if _contains(private, side.group)]
+    return [side for side in around if contains(private, side.group)]
 
 
 def _around(private: Private, depth: int) -> list[Private]:
@@ -199,7 +227,8 @@ def note_twins(private: Private) -> None:
                 twin.note_plain()
 
 
-def _contains(outer: Private, group: MPI.Group | None) -> bool:
+def contains(outer: Private, group: MPI.Group | None) -> bool:
+    """Return whether a communicator's group contains another. Not collective."""
     if outer.group is None or group is None or outer.beacon is None:
         return False
     from mpi4py import MPI

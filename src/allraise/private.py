@@ -82,6 +82,9 @@ class Private:
         group: The group of the communicator.
         lifeboat: A duplicate that is never revoked, under ULFM (see `survivors`).
         last: The token of the last failure and what this rank knows of it.
+        skips: Whether this rank skips something within, where this is around all
+            that is open: it has failed there, or left a region that has.
+        over: The depth of a failure that ends all within (see `impasse`), or 0.
     """
 
     __slots__ = (
@@ -104,10 +107,12 @@ class Private:
         "mine",
         "n_failed",
         "op",
+        "over",
         "rank",
         "sent",
         "settled",
         "size",
+        "skips",
         "spooled",
         "steps",
         "total",
@@ -117,7 +122,8 @@ class Private:
     )
 
     def __init__(self, comm: Any, rank: int, size: int, op: Any = None) -> None:
-        self.wakes = self.asking = False
+        self.wakes = self.asking = self.skips = False
+        self.over = 0
         self.channel: Any = None
         self.beacon: Any = None
         self.gates: Gates | None = None
@@ -155,7 +161,11 @@ class Private:
     def note_plain(self) -> None:
         """Work out `is_plain` anew, whenever something it depends on has changed."""
         self.is_plain = not (
-            self.comm is None or self.asking or self.watched_before or self.listens()
+            self.comm is None
+            or self.asking
+            or self.skips
+            or self.watched_before
+            or self.listens()
         )
 
 

@@ -12,7 +12,8 @@ A value and its negative tell whether all are equal::
     place           outermost depth first, then `everywhere` and `root`
     hash, - hash    of (step, depth, count), the same in every process
     token, - token  of the agreed failure that this rank's exception is
-    asking          1 if this rank wants to be woken from now on
+    asking          1 if this rank wants to be woken from now on, 2 if it has told
+                    where it stands (see `impasse`)
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ _PLACE_BITS: Final = 33
 
 # A severity that no rank sends: the reduction has not happened yet.
 _PENDING: Final = -1
+
+# Of one who tells where it stands: it does not ask, for all have asked before.
+_TOLD: Final = 2
 
 # Of the number that tells steps apart: 61 bits of hash, to which depth and count
 # are added without reaching the sign bit.
@@ -153,7 +157,7 @@ def reduce_vector(
         when the reduction was done.
     """
     steps = private.steps
-    depth = len(steps)
+    depth = private.over or len(steps)
     digest = _hash_of(steps[-1]) + (depth << _COUNT_BITS) + private.counts[-2]
     place -= depth << _PLACE_BITS
     if private.listens():
@@ -176,7 +180,7 @@ def reduce_vector(
                 -digest,
                 token,
                 -token,
-                private.asking,
+                _asks_or_told(private),
             )
             private.comm.Allreduce(mine, total, private.op)
         except BaseException as error:
@@ -252,7 +256,8 @@ def _reduce_watching(
                     if exc is not None:
                         severity, token = severity_of(exc), token_of(private, exc)
                     numbers = (severity, -refused, place, digest, -digest)
-                    _PACK_INTO(private.mine, 0, *numbers, token, -token, private.asking)
+                    asks = _asks_or_told(private)
+                    _PACK_INTO(private.mine, 0, *numbers, token, -token, asks)
                 found = reduction.wait()
                 is_done = (
                     True  # `total` does not tell: MPICH writes there from the start
@@ -271,6 +276,20 @@ def _reduce_watching(
     return exc, late
 
 
+def _asks_or_told(private: Private) -> int:
+    if private.beacon is not None and private.beacon.standing.told is not None:
+        return _TOLD
+    return int(private.asking)
+
+
+def is_told(private: Private) -> bool:
+    """Tell whether a rank has told where it stands. Not collective.
+
+    Right after the reduction. To be received also where all went well.
+    """
+    return bool(private.total[7] == _TOLD)
+
+
 def is_success(private: Private) -> bool:
     """Tell whether the last reduction found no failure, and one step.
 
@@ -286,7 +305,7 @@ def is_asked(private: Private) -> bool:
     Not collective, right after the reduction.
     """
     total = private.total
-    if not total[7]:
+    if total[7] != 1:
         return False
     private.wakes = True
     private.note_plain()

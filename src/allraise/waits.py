@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from allraise.gates import Announced
+from allraise.gates import Announced, Gates
 from allraise.lane import LEAKED, Lane
+from allraise.standing import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
 
     from mpi4py import MPI
 
-    from allraise.gates import Gates
     from allraise.lane import Interruption
+
+
+def _never_look(_channel: Waits, _gates: Gates | None) -> None:
+    """Look nowhere: this is not the outermost."""
 
 
 class Waits(Lane):
@@ -52,13 +56,19 @@ class Waits(Lane):
         self.announced = Announced()
         #: channels of enclosing guards whose group contains this one's, inner first
         self.enclosing: tuple[Waits, ...] = ()
+        #: what is known of who waits for whom, where this is the outermost
+        self.standing = Standing()
+        #: of the agreements here within regions elsewhere, where it is that
+        self.door = Gates(ident ^ 2)
+        #: looks where this rank stands, at a gate of a channel or elsewhere
+        self.look: Callable[[Waits, Gates | None], None] = _never_look
         self._waitany = MPI.Request.Waitany  # what subclasses of Request override
 
     def read(self) -> None:
         """Take in what `listen` has received, and listen again. Not collective."""
         raise NotImplementedError
 
-    def announce(self, inner: Sequence[Waits] = ()) -> None:
+    def announce(self, inner: Sequence[Waits] = (), depth: int = 0) -> None:
         """Tell the peers that this rank stops. Not collective."""
         raise NotImplementedError
 
@@ -172,6 +182,7 @@ class Waits(Lane):
             collective: the others are in it already.
         """
         gates.entered += 1
+        self._look(gates)
         if self.failed or self.enclosing:
             self._give_up_if_closed(gates, [], operation)
         gate = start()
@@ -180,7 +191,7 @@ class Waits(Lane):
             watched += [channel.listen for channel in self.enclosing]
         try:
             while i := self._waitany(watched):
-                self._heard(i - 1)
+                self._heard(i - 1, gates)
                 self._give_up_if_closed(gates, [gate, start], operation)
         except BaseException as exc:
             if gate:
@@ -207,7 +218,7 @@ class Waits(Lane):
         """
         watched = [request, *self._listens()]
         while i := self._waitany(watched):
-            self._heard(i - 1)
+            (self, *self.enclosing)[i - 1].read()
 
     def raise_if_failed(self, operation: str) -> None:
         """Raise the interruption where a failure is known already."""
@@ -216,8 +227,14 @@ class Waits(Lane):
     def _listens(self) -> list[MPI.Request]:
         return [self.listen, *(channel.listen for channel in self.enclosing)]
 
-    def _heard(self, i: int) -> None:
+    def _heard(self, i: int, gates: Gates | None = None) -> None:
         (self, *self.enclosing)[i].read()
+        self._look(gates)
+
+    def _look(self, gates: Gates | None) -> None:
+        outermost = self.enclosing[-1] if self.enclosing else self
+        if outermost.standing.is_active:
+            outermost.look(self, gates)
 
     def _give_up_if_failed(self, abandoned: Sequence[object], operation: str) -> None:
         # Receives and sends are given up for any failure: it woke the peer too.

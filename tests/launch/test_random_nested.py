@@ -14,9 +14,9 @@ N_PROGRAMS = 30
 DEADLINE_S = 300.0
 
 
-def check_launch(mpiexec, n_ranks, first, **how):
+def check_launch(mpiexec, n_ranks, first, groups="contained", **how):
     last = first + N_PROGRAMS
-    words = [PROGRAM, str(first), str(last), "contained"]
+    words = [PROGRAM, str(first), str(last), groups]
     run = mpiexec(n_ranks, words, deadline_s=DEADLINE_S, **how)
     assert run.returncode == 0, run.output
     well = [
@@ -29,6 +29,10 @@ def check_launch(mpiexec, n_ranks, first, **how):
 @pytest.mark.parametrize("n_ranks", [4, 5, 6])
 def test_random_programs_over_several_communicators_end_alike(n_ranks, mpiexec):
     check_launch(mpiexec, n_ranks, 10_000)
+
+
+def test_random_programs_over_groups_that_overlap_end_alike(mpiexec):
+    check_launch(mpiexec, 4, 40_000, "any")
 
 
 def test_random_programs_over_several_communicators_end_alike_under_ulfm(mpiexec):

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import nested
+from allraise.standing import Gate, Stand, never_open
 
 
 class Deadlock(Exception):
@@ -49,6 +50,10 @@ class Rules:
     depths: bool = True  # a failure further in does not end what is around
     settled_around: bool = True  # regions within a settled one do not agree
     twins: bool = True  # communicators of the same ranks always listen
+    refusing: bool = True  # all regions within the outermost one
+    standing: bool = True  # ranks that wait for each other end the outermost one
+    ends: bool = True  # who skips something tells so at the end of that
+    doors: bool = True  # agreements on the outermost, further in, are waited for
 
 
 class Side:
@@ -62,6 +67,7 @@ class Side:
         self.watched: tuple[Side, ...] = ()
         self.has_twin = self.closed = False
         self.n_failed = 0
+        self.skips = self.ended = False  # where it is the outermost
 
     def connect(self, name: Any) -> None:
         """Begin on a private communicator of this name."""
@@ -76,6 +82,13 @@ class Side:
         self.failed, self.failed_depth = False, 0
         self.announced: dict[Any, int] = {}
         self.pending: list[list[Any]] = []
+        self.door = [("door", self.name, self.n_lanes), 0]
+        self.ended = False
+        self.forget_stands()
+
+    def forget_stands(self) -> None:
+        self.stands: dict[int, Stand] = {}
+        self.told = None
 
     def closes(self, gates: list[Any]) -> bool:
         return self.announced.get(gates[0], gates[1]) < gates[1]
@@ -166,6 +179,11 @@ class Rank:
             yield from self.guard(statement.family, statement.step, statement.body)
 
     def guard(self, family, step, body):
+        root = self.root()
+        is_outside = root and not root.members.issuperset(self.groups[family])
+        if is_outside and self.rules.refusing:
+            root.skips = True  # others may come in
+            raise Failed
         side = self.known.get(family)
         if side is None:
             side = yield from self.create(family)
@@ -182,6 +200,10 @@ class Rank:
         outcome = yield from self.leave(side, error)
         if outcome is not None:
             raise outcome
+
+    def root(self):
+        """The side of the outermost open region."""
+        return self.open[0][0] if self.open else None
 
     def known_open(self, family):
         return next(s for s, _ in reversed(self.open) if s.family == family)
@@ -204,10 +226,15 @@ class Rank:
         self.open.append((side, before))
         side.steps.append(step)
 
-    def close(self, side, depth):
+    def close(self, side, depth, *, skips=True):
         if depth == len(side.steps):
             side.settled = None
         side.steps.pop()
+        root = self.root()
+        if root is not None:
+            root.skips |= skips
+            if root is side and not side.steps:
+                root.skips = False
         _, side.watched = self.open.pop()
 
     def enclosing(self, members, side=None):
@@ -244,22 +271,47 @@ class Rank:
             if outer.settled and self.rules.settled_around:
                 self.close(side, None)
                 return outer.settled[1]
+        root = self.root()
         try:
             self.look_outside(side)
+            if error is None and side.ended:
+                error = Woken()
             if error is not None:
                 self.announce(side)
+                if root is not None and root is not side:
+                    root.skips = True
+            if root is side:
+                error = yield from self.come_by(side, error)
             slot = yield from self.agree(side, error)
         except Woken as woken:
             self.tell_outside(side)
             self.close(side, None)
             return error or woken
+        return (yield from self.settle(side, slot))
+
+    def come_by(self, side, error):
+        """Come to an agreement on the outermost communicator."""
+        if self.is_nested(side) and self.rules.doors:
+            error = (yield from self.pass_door(side)) or error
+            side.watched = ()  # all come
+        elif side.skips and self.rules.ends:
+            self.tell((), at_end=True)
+        return error
+
+    def settle(self, side, slot):
+        """Close a region as it was agreed."""
         failures = [value for value in slot.values() if value[0]]
+        is_mismatch = len({value[2:] for value in slot.values()}) > 1
         if not failures:
-            if len({value[1:] for value in slot.values()}) > 1:
+            if any(value[1] for value in slot.values()):
+                yield from self.flush(side)
+                side.forget_stands()
+            if is_mismatch and self.program.contained:
                 raise Deadlock(f"different steps meet: {slot}")
-            self.close(side, None)
+        if not failures and not is_mismatch:
+            self.close(side, None, skips=False)
             return None
-        depth = min(value[1] for value in slot.values())
+        depth = min(value[2] for value in slot.values())
         yield from self.clear(side, depth)
         side.n_failed += 1
         outcome = Agreed(side.family, side.group, side.n_failed, depth)
@@ -270,9 +322,17 @@ class Rank:
     def agree(self, side, error):
         """The reduction: a gate, where anything is to be listened to."""
         listens = bool(side.watched) or (side.has_twin and self.rules.twins)
-        value = (error is not None, len(side.steps), side.steps[-1])
+        tells = side.told is not None
+        depth = len(side.steps)
+        if side is self.root() and self.is_over(side):
+            depth = min(depth, side.failed_depth)
+        value = (error is not None, tells, depth, side.steps[-1])
+        gate = ()
         if listens:
             side.gates[1] += 1
+            if side is not self.root():
+                gate = (self.gate_of(side, side.gates),)
+                self.stand(gate)
             self.give_up_if_closed(side, side.gates)
         number = self.world.counts[side.name, self.rank]
         slot = self.world.bring(self.rank, side.name, (listens, value))
@@ -283,6 +343,8 @@ class Rank:
                 yield lambda: self.has_news(side) or len(slot) == len(side.group)
                 if len(slot) < len(side.group):
                     self.hear(side)
+                    if gate:
+                        self.stand(gate)
                     self.give_up_if_closed(side, side.gates)
             else:
                 yield lambda: len(slot) == len(side.group)
@@ -308,11 +370,10 @@ class Rank:
         is_around = side.failed_depth <= len(side.steps) or not self.rules.depths
         return side.failed and is_around
 
-    def announce(self, side):
+    def announce(self, side, depth=None):
         self.hear_one(side)
-        told = [side.lane, *side.pending]
-        told += [g for inner in self.within(side) for g in (inner.gates, inner.lane)]
-        is_news = self.learn(side, len(side.steps), dict(told))
+        depth = len(side.steps) if depth is None else depth
+        is_news = self.learn(side, depth, dict(self.gates_of(side)))
         if is_news:
             numbers = dict(side.announced)
             for other in side.group:
@@ -320,7 +381,14 @@ class Rank:
                     message = (side.failed_depth, numbers)
                     self.world.send(other, side.name, message)
 
+    def gates_of(self, side):
+        told = [side.lane, *side.pending]
+        return told + [g for s in self.within(side) for g in (s.gates, s.lane)]
+
     def learn(self, side, depth, numbers):
+        if isinstance(numbers, Stand):
+            side.stands[depth] = numbers
+            return False
         is_news = not side.failed or depth < side.failed_depth
         if is_news:
             side.failed, side.failed_depth = True, depth
@@ -345,6 +413,14 @@ class Rank:
             self.hear_one(one)
 
     def give_up_if_closed(self, side, gates):
+        root = self.root()
+        if root and root.failed and gates is not root.gates:
+            # Those at its end listen no more, and enter nothing.
+            gate = Gate(*gates, side.members)
+            for rank, stand in root.stands.items():
+                if stand.is_at_end and rank in side.members and stand.is_before(gate):
+                    entered = stand.counts.get(gate.ident, 0)
+                    self.learn(root, root.failed_depth, {gate.ident: entered})
         closed = [s for s in side.watched if self.has_failed_around(s)]
         if self.rules.numbered_gates:
             closed = [s for s in (side, *closed) if s.closes(gates)]
@@ -355,6 +431,104 @@ class Rank:
         failed = [s for s in side.watched if self.has_failed_around(s)]
         self.announce(failed[-1] if failed else side)
         raise Woken
+
+    # -- who waits for whom ----------------------------------------------------
+
+    def is_nested(self, side):
+        """Whether the innermost region here is within one elsewhere."""
+        return any(s is not side for s, _ in self.open)
+
+    def is_over(self, root):
+        """Whether a failure ends all that is within the outermost region."""
+        n_outer = next((n for n, (s, _) in enumerate(self.open) if s is not root), None)
+        n_outer = len(self.open) if n_outer is None else n_outer
+        return root.failed and root.failed_depth <= n_outer
+
+    def path(self, waits=()):
+        """The gates to pass until the outermost region ends."""
+        gates = list(waits)
+        root = self.root()
+        for n in range(len(self.open) - 1, 0, -1):
+            side, _ = self.open[n]
+            ident, number = side.door if side is root else side.gates
+            is_there = any(gate.ident == ident for gate in gates)
+            if len(side.group) > 1 and not is_there:
+                around = self.around_of(side, n)
+                gates.append(Gate(ident, number + 1, side.members, around))
+        return tuple(gates)
+
+    def around_of(self, side, n_open, *, itself=False):
+        """The sides, but for the outermost, that contain one, and how often."""
+        outer = [s for s, _ in self.open[:n_open]]
+        counted = Counter(
+            s.name
+            for s in outer
+            if s is not self.root()
+            and (s is not side or itself)
+            and side.members <= s.members
+        )
+        return tuple(counted.items())
+
+    def gate_of(self, side, gates, *, itself=False):
+        around = self.around_of(side, len(self.open), itself=itself)
+        return Gate(*gates, side.members, around)
+
+    def tell(self, waits=(), *, at_end=False):
+        root = self.root()
+        counts = dict([root.door, *self.gates_of(root)])
+        if waits:
+            counts[waits[0].ident] = waits[0].number
+        gates = () if at_end else self.path(waits)
+        sides = dict.fromkeys(s for s, _ in self.open if s is not root)
+        failed = tuple((s.name, s.failed_depth) for s in sides if s.failed)
+        stand = Stand(bool(waits), gates, counts, at_end, failed)
+        root.stands[self.rank] = stand
+        if stand == root.told:
+            return
+        root.told = stand
+        for other in root.group:
+            if other != self.rank:
+                self.world.send(other, root.name, (self.rank, stand))
+
+    def stand(self, waits):
+        """Tell where this rank stands, if that may matter; see if all is lost."""
+        root = self.root()
+        if not self.rules.standing or not root or not (root.skips or root.stands):
+            return
+        if self.is_over(root):
+            self.announce(root)  # it enters nothing more
+            return
+        waits_for = any(
+            rank != self.rank and rank in gate.members and stand.is_before(gate)
+            for gate in self.path(waits)
+            for rank, stand in root.stands.items()
+        )
+        if root.skips or waits_for or self.rank in root.stands:
+            self.tell(waits)
+            if waits and waits[0] in never_open(root.stands):
+                root.ended = True
+                self.announce(root, 1)
+
+    def pass_door(self, side):
+        """Wait for all to come to an agreement on the outermost, within others."""
+        side.door[1] += 1
+        name = (*side.door[0], side.door[1])
+        gate = (Gate(*side.door, side.members),)
+        at, distance, size = side.group.index(self.rank), 1, len(side.group)
+        while distance < size:
+            self.world.send(side.group[(at + distance) % size], (*name, distance), "in")
+            box = (self.rank, (*name, distance))
+            while not self.world.arrived[box]:
+                self.hear(side)
+                if self.is_over(side):
+                    self.announce(side)
+                    return Woken() if side.ended else None
+                self.stand(gate)
+                if side.ended:
+                    continue
+                yield lambda b=box: self.has_news(side) or self.world.arrived[b]
+            distance *= 2
+        return None
 
     def talk(self, side, kind):
         """An operation on g.comm."""
@@ -370,6 +544,7 @@ class Rank:
             while not self.world.arrived[box]:
                 if side.failed or any(map(self.has_failed_around, side.watched)):
                     self.give_up(side)
+                self.stand(())
                 yield lambda: self.has_news(side) or self.world.arrived[box]
                 self.hear(side)
             self.world.arrived[box].pop()
@@ -377,7 +552,10 @@ class Rank:
         side.lane[1] += 1
         self.give_up_if_closed(side, side.lane)
         slot = self.world.bring(self.rank, name, kind)
+        gate = (self.gate_of(side, side.lane, itself=True),)
         while len(slot) < len(side.group):
+            self.stand(gate)
+            self.give_up_if_closed(side, side.lane)
             yield lambda: self.has_news(side) or len(slot) == len(side.group)
             if len(slot) < len(side.group):
                 self.hear(side)
@@ -394,11 +572,14 @@ class Rank:
 
     # -- after a failure -------------------------------------------------------
 
-    def clear(self, side, depth):
+    def flush(self, side):
         yield from self.meet_all(side.group, (side.name, "sent"))
         yield lambda: not self.world.is_flying(self.rank, side.name)
         self.hear_one(side)
         yield from self.meet_all(side.group, (side.name, "received"))
+
+    def clear(self, side, depth):
+        yield from self.flush(side)
         side.be_as_new()
         around = self.around(side, depth)
         for other in self.within(side):
@@ -454,7 +635,9 @@ class Rank:
         while distance < size:
             name = (*gates[0], gates[1], distance)
             self.world.send(side.group[(at + distance) % size], name, "here")
+            gate = (self.gate_of(side, ((*gates[0], "in"), gates[1] + 1)),)
             while not self.world.arrived[self.rank, name]:
+                self.stand(gate)
                 failed = [outer for outer in around if self.has_failed_around(outer)]
                 closed = not gates[1] or any(s.closes(gates) for s in around)
                 if failed and closed:

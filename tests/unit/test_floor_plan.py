@@ -18,7 +18,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
     for floor, names in (
         (0, "damage"),
         (0, "record ranks settings signals values census watchdog completions"),
-        (0, "gates operations pending objects alone"),
+        (0, "gates standing operations pending objects alone"),
         (0, "frames bundle lane neighbours"),
         (0, "parts messaging trees waits"),
         (0, "bodies channel interruptible"),
@@ -34,6 +34,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (3, "spool exits uncaught"),
         (3, "meeting"),
         (3, "spooling survivors"),
+        (3, "impasse"),
         (3, "creation peers"),
         (3, "waking"),
         (3, "failing"),

@@ -4,6 +4,7 @@ import pytest
 
 from allraise import CheckpointError, agree, collect, guard
 from allraise.gates import Gates
+from allraise.standing import Standing
 from unit import simulated
 
 WORLD_SIZE = 3
@@ -26,7 +27,7 @@ MPIError.__module__ = "mpi4py.MPI"
 class Listening(simulated.SimulatedComm):
     """A rank whose first agreement is disturbed, before or after it is started."""
 
-    needs_relay = False
+    needs_relay = failed = False
 
     def __init__(self, comm, when, raised):
         super().__init__(comm.world, comm.rank)
@@ -35,6 +36,7 @@ class Listening(simulated.SimulatedComm):
         self.private.has_twin = True
         self.private.note_plain()
         self.private.beacon = self
+        self.standing = Standing()
         self.private.gates = Gates(1)
 
     def disturb(self, when):

@@ -115,6 +115,11 @@ def split_in_world():
 
 
 def world_in_split():
+    with guard(WORLD, "both"):
+        nest(halves(), WORLD)
+
+
+def world_in_split_alone():
     nest(halves(), WORLD)
 
 

@@ -111,7 +111,7 @@ class Player:
             "group": self.groups[family],
             "agreed": agreed,
             "fails": str(exc) if isinstance(exc, Failure) else None,
-            "passes_on": sorted(self.messages(exc)),
+            "passes_on": sorted(self.messages(exc, interrupted=False)),
             "outcome": None,
         }
         if agreed and outcome is not None:
@@ -120,14 +120,18 @@ class Player:
             entry["told"] = None if outcome.is_partial else self.messages(outcome)
         self.ledger.append(entry)
 
-    def messages(self, outcome):
+    def messages(self, outcome, *, interrupted=True):
         """Return what an outcome tells of each rank of the world."""
         if not isinstance(outcome, allraise.CheckpointException):
             return {}
         group = self.groups[outcome.step.partition(" ")[0]]
+        # Where nobody but interrupted ranks tell of anything, they are the failures.
+        told = outcome.bundle.failures()
+        if not interrupted:
+            told = told.without_interrupted()
         return {
             group[rank]: record.links[0].message
-            for ranks, record in outcome.bundle.failures().records()
+            for ranks, record in told.records()
             for rank in ranks
         }
 

@@ -1,0 +1,258 @@
+"""Ranks that wait for each other in regions of several communicators.
+
+Owns what a rank does about it: it tells where it stands, finds that it waits for
+itself, and ends the outermost region, whose group contains all that is within.
+`standing` has the arithmetic, and why. Costs nothing before a rank has failed, but
+for an agreement on the outermost communicator within a region of other ranks: that
+is an Allreduce that listens to nothing, so they meet at a *door* before, by log2 P
+messages a rank.
+
+To end the outermost region is to announce that it has failed: who waits within it
+gives up what cannot open, by the numbers of gates as ever. So it does no harm where
+a rank is wrong in thinking that it waits for ever.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from allraise.lane import LEAKED
+from allraise.nesting import OPEN, contains, watch_nothing, within
+from allraise.standing import Gate, Stand, never_open
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from allraise.gates import Gates
+    from allraise.private import Private
+    from allraise.waits import Waits
+
+# On the private communicator, beside the error channel's and the meetings'.
+TAG_DOOR: Final = 1202
+
+
+def note_skip() -> None:
+    """Note that this rank skips something that others may come to. Not collective."""
+    if not OPEN.regions:
+        return
+    root = OPEN.regions[0]
+    if root.beacon is not None and not root.skips:
+        root.skips = True
+        root.beacon.standing.set_skips(skips=True)
+        root.note_plain()
+
+
+def look(channel: Waits, gates: Gates | None) -> None:
+    """See where this rank stands when it waits on a channel. Not collective."""
+    root = OPEN.regions[0] if OPEN.regions else None
+    outermost = channel.enclosing[-1] if channel.enclosing else channel
+    # At the agreement of the outermost region all come by.
+    if root is not None and root.beacon is outermost and gates is not root.gates:
+        consider(root, _gate_at(channel, gates))
+
+
+def consider(root: Private, gate: Gate | None) -> None:
+    """Tell where this rank stands if that may matter, and see if all is lost.
+
+    Not collective.
+
+    Args:
+        root: The side of the outermost open region.
+        gate: At which this rank waits, if it does.
+    """
+    standing = root.beacon.standing
+    if not standing.is_active:
+        return
+    if not _depth_over(root):
+        path = _path(root, gate)
+        told = root.skips or root.rank in standing.stands
+        if told or any(
+            rank in known.members and stand.is_before(known)
+            for known in path
+            for rank, stand in standing.stands.items()
+        ):
+            root.beacon.tell_stand(_stand(root, path, gate))
+            if gate is not None and gate in never_open(standing.stands):
+                _end(root)
+    if gate is not None and _depth_over(root):
+        # This rank enters nothing more, nor do those at the end, who listen no more.
+        root.beacon.announce()
+        for rank, stand in standing.stands.items():
+            if stand.is_at_end and rank in gate.members and stand.is_before(gate):
+                entered = stand.counts.get(gate.ident, 0)
+                root.beacon.announced.learn({gate.ident: entered})
+
+
+def _depth_over(root: Private) -> int:
+    """Return the depth of a failure that ends all within the outermost region.
+
+    Not collective. 0 where there is none. One in regions on it that lie within
+    others may be known to those alone that have come there.
+    """
+    regions = OPEN.regions
+    n_outer = next((n for n, s in enumerate(regions) if s is not root), len(regions))
+    beacon = root.beacon
+    if beacon is None:
+        return 0
+    is_over = beacon.failed and beacon.failed_depth <= n_outer
+    return int(beacon.failed_depth) if is_over else 0
+
+
+def come_by(root: Private, exc: BaseException | None) -> BaseException | None:
+    """Come to an agreement on the outermost communicator, where all come by.
+
+    Collective over comm where regions on others are open around this one.
+
+    Returns:
+        What this rank fails with.
+    """
+    if root.watched_before:
+        found = _pass_door(root)
+        exc = exc or found
+        watch_nothing(root)
+    elif root.skips:
+        if exc is None and root.beacon.standing.is_over:
+            exc = _ended(root)
+        _tell_end(root)
+    root.over = _depth_over(root)
+    return exc
+
+
+def _tell_end(root: Private) -> None:
+    """Tell that this rank comes to the end, and what it has skipped.
+
+    Not collective.
+    """
+    stand = _stand(root, (), None)._replace(is_at_end=True)
+    root.beacon.tell_stand(stand)
+
+
+def _pass_door(root: Private) -> BaseException | None:
+    """Wait until all come to an agreement on the outermost communicator.
+
+    Collective over comm, but that it is left where the region is over. The
+    agreement follows either way.
+
+    Returns:
+        The failure of this rank, where it has found that there is no way on.
+    """
+    from mpi4py import MPI
+
+    beacon = root.beacon
+    beacon.door.entered += 1
+    number = beacon.door.entered
+    gate = Gate(beacon.door.ident, number, frozenset(range(root.size)))
+    distance = 1
+    while distance < root.size:
+        source = (root.rank - distance) % root.size
+        target = (root.rank + distance) % root.size
+        send = root.comm.Isend(array("q", [number]), target, TAG_DOOR)
+        if not send.Test():
+            LEAKED.append(send)
+        word = array("q", [0])
+        while word[0] != number:  # else of a door that was not passed
+            request = root.comm.Irecv(word, source, TAG_DOOR)
+            while True:
+                consider(root, gate)
+                if _depth_over(root):
+                    request.Cancel()
+                    request.Wait()
+                    beacon.announce()  # that this rank enters nothing before
+                    return _ended(root) if beacon.standing.is_over else None
+                if MPI.Request.Waitany([request, beacon.listen]) == 0:
+                    break
+                beacon.read()
+        distance *= 2
+    return None
+
+
+def _ended(root: Private) -> BaseException:
+    """Return what a rank raises that has found ranks to wait for each other."""
+    failure: BaseException = root.beacon.interruption(
+        root.beacon.failed_rank,
+        "a region that ranks cannot come to, for they wait for each other",
+    )
+    return failure
+
+
+def _end(root: Private) -> None:
+    """End the outermost region, at its first depth. Not collective."""
+    root.beacon.standing.is_over = True
+    note_skip()
+    root.beacon.announce(depth=1)
+    if root.channel is not root.beacon:
+        root.channel.announce([side.channel for side in within(root)])
+
+
+def _stand(root: Private, path: tuple[Gate, ...], gate: Gate | None) -> Stand:
+    counts = {gates.ident: gates.entered for gates in _entered(root)}
+    if gate is not None:
+        counts[gate.ident] = gate.number
+    sides = dict.fromkeys(side for side in OPEN.regions if side.beacon is not None)
+    failed = tuple(
+        (side.gates.ident, side.beacon.failed_depth)
+        for side in sides
+        if side is not root and side.beacon.failed and side.gates is not None
+    )
+    return Stand(gate is not None, path, counts, is_at_end=False, failed=failed)
+
+
+def _entered(root: Private) -> list[Gates]:
+    beacon = root.beacon
+    return [beacon.door, *beacon.gates, *beacon.gates_within()]
+
+
+def _path(root: Private, gate: Gate | None) -> tuple[Gate, ...]:
+    """Return what this rank must pass until the outermost region ends."""
+    path = [] if gate is None else [gate]
+    for n in range(len(OPEN.regions) - 1, 0, -1):
+        side = OPEN.regions[n]
+        if side.gates is None:
+            continue  # one rank
+        gates = side.beacon.door if side is root else side.gates
+        if all(gates.ident != known.ident for known in path):
+            around = _around(side, n)
+            number = gates.entered + 1
+            path.append(
+                Gate(gates.ident, number, _members_in(root, side.group), around)
+            )
+    return tuple(path)
+
+
+def _gate_at(channel: Waits, gates: Gates | None) -> Gate | None:
+    """Return the gate at which this rank waits; None where it is unknown whose."""
+    root = OPEN.regions[0]
+    for side in reversed(OPEN.regions):
+        if side.beacon is channel:
+            is_lane = gates is channel.gates[0]
+            if gates is None or not (is_lane or gates is side.gates):
+                return None
+            around = _around(side, len(OPEN.regions), itself=is_lane)
+            members = _members_in(root, side.group)
+            return Gate(gates.ident, gates.entered, members, around)
+    return None
+
+
+def _around(
+    side: Private, n_open: int, *, itself: bool = False
+) -> tuple[tuple[int, int], ...]:
+    """Return what contains a side, but for the outermost, and how often."""
+    counted = Counter(
+        outer.gates.ident
+        for outer in OPEN.regions[:n_open]
+        if outer is not OPEN.regions[0]
+        and outer.gates is not None
+        and (itself if outer is side else contains(outer, side.group))
+    )
+    return tuple(counted.items())
+
+
+def _members_in(root: Private, group: MPI.Group | None) -> frozenset[int]:
+    """Return the members of a group as ranks of the outermost communicator."""
+    from mpi4py import MPI
+
+    if group is None or root.group is None:
+        return frozenset()
+    return frozenset(MPI.Group.Translate_ranks(group, None, root.group))
