@@ -44,6 +44,8 @@ PIP_ARGUMENTS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 # A script that may lie beside this repository, on machines that have no engine, or
 # can reach no registry: `docker-engine SUITE` starts one and makes debian:SUITE-slim.
 LOCAL_ENGINE = ROOT.parent / "shared/docker-engine"
+# The exit code where this machine has no containers at all: no test has failed.
+NO_ENGINE = 3
 BUILD_LIMIT_S = 1800
 RUN_LIMIT_S = 2400
 CLUSTER_LIMIT_S = 1800
@@ -357,7 +359,7 @@ def main() -> int:
             return run_nodes(cells, options)
     except EngineError as exc:
         print(exc)
-        return 1
+        return NO_ENGINE
     return run_cells(cells, data, keep_going=options.keep_going)
 
 
