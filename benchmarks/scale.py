@@ -7,7 +7,6 @@ import json
 import resource
 import sys
 import time
-from dataclasses import replace
 
 from allraise.bundle import Bundle
 from allraise.capture import capture
@@ -30,7 +29,7 @@ def of_rank(record, rank):
         message=link.message.replace("shard-0", name),
         lines=tuple(line.replace("shard-0", name) for line in link.lines),
     )
-    return replace(record, links=(link,))
+    return record._replace(links=(link,))
 
 
 def measure(kind):
