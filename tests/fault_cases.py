@@ -137,9 +137,21 @@ def _communicators() -> list[Fault]:
     ]
     found += [
         Fault(
-            "a guard on all ranks stands in one on a half, and in none on all",
-            ("world_in_split_alone", "never"),
-            ("ValueError: this guard is on ranks outside", "in nest"),
+            f"rank 1 fails {where} a guard on all ranks in one on a half alone",
+            ("world_in_split_alone", where),
+            ("broken on rank 1", ", in fail\n"),
+        )
+        for where in ("inside", "after")
+    ]
+    # The others in the inner guard are not all in the outer one, so they cannot
+    # know of its failure: the ranks wait for each other in two guards.
+    found += [
+        Fault(
+            "rank 1 fails before a guard on all ranks in one on a half (deadline)",
+            ("world_in_split_alone", "before", *TIMED),
+            ("passed its deadline", "broken on rank 1", ", in fail\n", "in nest"),
+            within_s=LIMITED_S,
+            slow=True,
         )
     ]
     return found

@@ -59,11 +59,6 @@ if TYPE_CHECKING:
     from allraise.bundle import Bundle
     from allraise.private import Private, Region
 
-_OUTSIDE = (
-    "this guard is on ranks outside of the guard around all, so a failure there would "
-    "leave them waiting: put a guard on a communicator that contains both around both"
-)
-
 
 def enter(private: Private, region: Region) -> int:
     """Open a region.
@@ -106,12 +101,10 @@ def prepare_nested(size: int, group: MPI.Group | None) -> None:
     within one there; else not collective.
 
     Raises:
-        ValueError: It would reach outside of the outermost one.
         BaseException: What `wake_from_now_on` raises.
     """
     if not is_within(size, group):
-        note_skip()
-        raise ValueError(_OUTSIDE)
+        return  # its other ranks know nothing of the regions here: it comes first
     around = innermost()
     if around is not None and size > 1:
         # It must be able to wake this rank. Those further out were asked then.

@@ -23,7 +23,6 @@ its own is s.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 
 
 def new_ident() -> int:
@@ -35,15 +34,16 @@ def new_ident() -> int:
     return int.from_bytes(os.urandom(8), "little") >> 2
 
 
-@dataclass(slots=True)
 class Gates:
     """How many gates this process has entered on one communicator."""
 
-    ident: int  # the same on every member, different for every communicator
-    entered: int = 0
+    __slots__ = ("entered", "ident")
+
+    def __init__(self, ident: int, entered: int = 0) -> None:
+        self.ident = ident  # the same on every member, different for every one
+        self.entered = entered
 
 
-@dataclass(slots=True)
 class Announced:
     """The lowest gate number announced, by communicator.
 
@@ -51,7 +51,10 @@ class Announced:
     passes them on to members.
     """
 
-    lowest: dict[int, int] = field(default_factory=dict)
+    __slots__ = ("lowest",)
+
+    def __init__(self) -> None:
+        self.lowest: dict[int, int] = {}
 
     def learn(self, numbers: dict[int, int]) -> dict[int, int]:
         """Take in announced numbers and return those that are news."""

@@ -33,7 +33,7 @@ settled, end as those on A do: without an agreement.
 Where B reaches outside of A, B's other members know nothing of A: its agreement
 is not woken by A's failure and comes first. What ranks do that wait for each other
 then, in the two agreements, is the business of `impasse`. It needs a region around
-both: every group lies within that of the outermost open region.
+both; without one, only a deadline ends that.
 """
 
 from __future__ import annotations

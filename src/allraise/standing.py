@@ -18,7 +18,6 @@ it stands itself. Who finds that it waits for itself ends the outermost region.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -94,15 +93,18 @@ def never_open(stands: Mapping[int, Stand]) -> set[Gate]:
         closed -= opens
 
 
-@dataclass(slots=True)
+# Not dataclasses, here and in `gates`: the module takes a tenth of the import.
 class Standing:
     """What a rank knows of where others stand, in one outermost region."""
 
-    stands: dict[int, Stand] = field(default_factory=dict)
-    told: Stand | None = None  # by this rank
-    skips: bool = False  # this rank has failed, or left a region that failed
-    is_active: bool = False  # so a stand is to be told, or one is known
-    is_over: bool = False  # this rank has found that ranks wait for each other
+    __slots__ = ("is_active", "is_over", "skips", "stands", "told")
+
+    def __init__(self) -> None:
+        self.stands: dict[int, Stand] = {}
+        self.told: Stand | None = None  # by this rank
+        self.skips = False  # this rank has failed, or left a region that failed
+        self.is_active = False  # so a stand is to be told, or one is known
+        self.is_over = False  # this rank has found that ranks wait for each other
 
     def know(self, rank: int, stand: Stand) -> None:
         """Take in where a rank stands. Not collective."""

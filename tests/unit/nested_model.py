@@ -50,7 +50,7 @@ class Rules:
     depths: bool = True  # a failure further in does not end what is around
     settled_around: bool = True  # regions within a settled one do not agree
     twins: bool = True  # communicators of the same ranks always listen
-    refusing: bool = True  # all regions within the outermost one
+    refusing: bool = True  # regions outside of the outermost one: the user's to avoid
     standing: bool = True  # ranks that wait for each other end the outermost one
     ends: bool = True  # who skips something tells so at the end of that
     doors: bool = True  # agreements on the outermost, further in, are waited for
