@@ -1,6 +1,5 @@
 # make demo   the main job: four ranks, a real checkpoint writer, two ranks fail
 # make test   all tests on one MPI runtime (MPI=openmpi or MPI=mpich)
-# make stress the launch tests that race with the launcher's own killing
 # make lint   ruff and mypy
 # make matrix        the tests on every MPI from PyPI, with every Python found here
 # make docker-test   the tests in containers, on the MPI of distributions
@@ -17,8 +16,6 @@ MPI ?= openmpi
 NP ?= 1 2 3 4 8
 UNIT ?= tests/unit
 LAUNCH ?= tests/launch
-# Races with the launcher's own killing: lost at times on a busy machine.
-MARK ?= not stress
 # Tests that start programs wait most of their time, so several go side by side.
 JOBS ?= 3
 
@@ -26,7 +23,7 @@ VENV := .venv/$(MPI)
 RUN := $(VENV)/bin/python
 MPIRUN := $(RUN) tests/mpirun.py
 
-.PHONY: demo test unit ranks launch stress matrix docker-test cluster-test slurm-test tested lint bench clean
+.PHONY: demo test unit ranks launch matrix docker-test cluster-test slurm-test tested lint bench clean
 
 # The stamp is remade when the dependencies change.
 $(VENV)/.installed: pyproject.toml
@@ -53,10 +50,7 @@ ranks: $(VENV)/.installed
 	done
 
 launch: $(VENV)/.installed
-	$(RUN) -m pytest --numprocesses $(JOBS) -m "$(MARK)" $(LAUNCH)
-
-stress:
-	$(MAKE) launch MARK=stress
+	$(RUN) -m pytest --numprocesses $(JOBS) $(LAUNCH)
 
 # CELL=name: only that one; see .ci/matrix.toml.
 matrix:

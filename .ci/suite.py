@@ -127,8 +127,7 @@ def ask_versions(result: Result) -> None:
 def run_steps(result: Result, options: argparse.Namespace) -> None:
     """Run step after step until one fails."""
     pytest = [sys.executable, *PYTEST]
-    # Races with the launcher's own killing are no test of an MPI: `make stress`.
-    launch = [*pytest, "-m", "not stress", *options.launch]
+    launch = [*pytest, *options.launch]
     steps: dict[str, Callable[[], tuple[int, str]]] = {}
     if options.unit:
         steps["unit"] = lambda: run([*pytest, "tests/unit"], options.total)
