@@ -44,7 +44,7 @@ PIP_ARGUMENTS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
 # A script that may lie beside this repository, on machines that have no engine, or
 # can reach no registry: `docker-engine SUITE` starts one and makes debian:SUITE-slim.
 LOCAL_ENGINE = ROOT.parent / "shared/docker-engine"
-# The exit code where this machine has no containers at all: no test has failed.
+# The exit code where this machine can make no container at all: no test has run.
 NO_ENGINE = 3
 BUILD_LIMIT_S = 1800
 RUN_LIMIT_S = 2400
@@ -279,6 +279,8 @@ def run_cells(cells: list[Cell], data: dict[str, Any], *, keep_going: bool) -> i
             results.append(run_cell(cell, data))
         except EngineError as exc:
             print(exc)
+            if not results:  # as where a base image cannot be had
+                return NO_ENGINE
             results.append(Result(cell.name, error="image cannot be built"))
         table.keep("images", results[-1])
         if results[-1].error and not keep_going:
