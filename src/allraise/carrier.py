@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 TAG: Final = 7  # on a communicator of its own: any would do
 
+CLOSED_POLL_S: Final = 0.02  # of ranks that have nothing else to do any more
+
 
 class Carrier(Protocol):
     """What both kinds do."""
@@ -41,6 +43,9 @@ class Carrier(Protocol):
 
     def close(self) -> None:
         """Leave nothing behind."""
+
+    def wait_closed(self, limit_s: float) -> None:
+        """Wait until the rank that collects has done that, no longer than so."""
 
 
 class MessageCarrier:
@@ -105,6 +110,10 @@ class MessageCarrier:
     def close(self) -> None:
         """Do nothing: to free the duplicate would be collective."""
 
+    def wait_closed(self, _limit_s: float) -> None:
+        """Wait as long as who collects is likely to take: nothing tells."""
+        time.sleep(2 * self.poll_s)
+
 
 def _order(path: Path) -> tuple[int, int]:
     """Return the sender and the number that a file's name ends in."""
@@ -161,3 +170,9 @@ class FileCarrier:
     def close(self) -> None:
         """Remove the folder; the collecting rank does it, at the end."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def wait_closed(self, limit_s: float) -> None:
+        """Wait until the folder is gone."""
+        deadline = time.monotonic() + limit_s
+        while self._folder.exists() and time.monotonic() < deadline:
+            time.sleep(CLOSED_POLL_S)

@@ -259,8 +259,9 @@ class Witness(threading.Thread):
         elif kind == "quit":
             flush_output()
             if self._quit is not None:
-                # Who collects cleans up before the launcher hears of an end.
-                time.sleep(2 * self._carrier.poll_s)
+                # Who collects cleans up before the launcher hears of an end, and
+                # kills it.
+                self._carrier.wait_closed(FLUSH_S)
                 self._quit(rest[0])
         elif kind == "ask":
             self._on_ask(source, *rest)
