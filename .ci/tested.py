@@ -32,14 +32,16 @@ wheel of this library installed, not the checkout. All ran on one machine, with
 
 The numbers are tests that passed:
 
-- `unit`: `tests/unit`, without MPI; in one cell for each Python.
+- `unit`: `tests/unit`, without MPI.
 - `ranks`: `tests/ranks`, by all ranks together; the sum over the numbers n of ranks.
 - `launch`: tests that start programs and look at how they end:
   {launch}.
-  In one cell of each implementation.
 
-An empty place was not run there. Skipped tests say which MPI, package or number of ranks
-they need. `--full` runs everything in every cell: hours, on such a machine.
+An empty place was not run. Most cells have `ranks` alone, with 2 and 4 ranks. Without
+options, `make matrix` gives one cell of each implementation more numbers of ranks and
+`launch`, and one for each Python `unit`; `--quick` gives no cell more, `--full` gives
+every cell everything, which takes hours on such a machine. Skipped tests say which MPI,
+package or number of ranks they need.
 
 ## MPI from PyPI
 
