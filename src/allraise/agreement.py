@@ -38,12 +38,12 @@ from allraise.nesting import (
     open_nested,
     outermost,
 )
+from allraise.parts import is_a, is_of_mpi, put_on_top
 from allraise.private import step_of
 from allraise.signals import room_on_the_stack, signals_held_back
 from allraise.spooling import keep_failure
 from allraise.verdict import (
     is_asked,
-    is_of_mpi,
     is_success,
     is_told,
     read_verdict,
@@ -197,8 +197,8 @@ def leave(  # noqa: C901, PLR0912 in one piece, as signals may come with each ca
             if tried is not None and not is_of_mpi(tried):
                 if is_reduced:
                     late = tried
-                elif not isinstance(tried, RecursionError):  # it has room from here
-                    exc, refused = _on_top(tried, exc), False
+                elif not is_a(tried, RecursionError):  # it has room from here
+                    exc, refused = put_on_top(tried, exc), False
                 tried = None
             with room_on_the_stack(), signals_held_back():
                 is_begun = True
@@ -212,13 +212,6 @@ def leave(  # noqa: C901, PLR0912 in one piece, as signals may come with each ca
     if late is not None:
         raise late
     return outcome
-
-
-def _on_top(error: BaseException, exc: BaseException | None) -> BaseException:
-    """Return what a handler raised, on top of what the rank had failed with."""
-    if error.__context__ is None and error is not exc:
-        error.__context__ = exc
-    return error
 
 
 def _of_mpi(
@@ -364,7 +357,7 @@ def _leave_alone(
     """Close a region on a communicator of one rank."""
     # A region around this one has failed: that passes, as it does where there
     # are more ranks here.
-    woken = isinstance(exc, PeerFailure) and outermost() is not private
+    woken = is_a(exc, PeerFailure) and outermost() is not private
     if exc is not None and not refused and not woken:
         with room_on_the_stack():
             exc = fail_alone(private, exc)

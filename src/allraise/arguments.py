@@ -11,6 +11,7 @@ import operator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.agreement import enter, leave, prepare_nested
+from allraise.parts import is_a
 from allraise.private import Private, known_private, resolve_comm, seen_private
 from allraise.settings import read_settings
 from allraise.verdict import EVERYWHERE
@@ -140,7 +141,7 @@ def check_arguments(
         if comm is not None:
             resolved = resolve_comm(comm)
         size = None if resolved is None else resolved.Get_size()
-        if exc is not None and not isinstance(exc, BaseException):
+        if exc is not None and not is_a(exc, BaseException):
             msg = f"exc must be an exception or None, got {type(exc).__name__}"
             raise TypeError(msg)
         check_step(step)
@@ -153,7 +154,7 @@ def check_arguments(
         )
     except (TypeError, ValueError) as error:
         # The caller's own exception is not lost to a wrong argument.
-        if isinstance(exc, BaseException):
+        if is_a(exc, BaseException):
             error.__cause__ = exc
         if resolved is None:
             raise

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 from allraise.frames import frames_from_summary, summary_from_frames
 from allraise.parts import (
     create,
+    describe,
     fill,
     make_traceback,
     plain_frames,
@@ -126,7 +127,7 @@ def _make_nested(body: bytes, *stand_in: str) -> BaseException:
             return load_exception(body)
         except Exception as error:
             name, message, _ = stand_in
-            return RemoteError(name, message, f"{type(error).__name__}: {error}")
+            return RemoteError(name, message, describe(error))
     return RemoteError(*stand_in)
 
 
@@ -280,15 +281,8 @@ def dump_exception(
                 return body, ""
             reason = reason or "it comes back as another type"
         except BaseException as error:  # pickling hooks are user code
-            reason = reason or _describe(error)
+            reason = reason or describe(error)
     return b"", reason
-
-
-def _describe(error: BaseException) -> str:
-    try:
-        return f"{type_name_of(type(error))}: {error}"[:400]
-    except BaseException:
-        return type_name_of(type(error))
 
 
 def load_exception(body: bytes) -> BaseException:
@@ -303,7 +297,9 @@ def load_exception(body: bytes) -> BaseException:
     """
     try:
         made = pickle.loads(body)
-    except (SystemExit, KeyboardInterrupt) as error:
+    except Exception:
+        raise
+    except BaseException as error:
         # A hook that calls sys.exit() must not end the rank that reads a report.
         msg = f"unpickling raised {type_name_of(type(error))}"
         raise TypeError(msg) from error

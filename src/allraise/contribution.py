@@ -12,7 +12,7 @@ from allraise.bundle import Bundle
 from allraise.capture import capture
 from allraise.errors import HangError, PeerFailure
 from allraise.exceptions import CheckpointException
-from allraise.parts import is_a, link_of, type_name_of
+from allraise.parts import describe, is_a, link_of
 from allraise.record import FAILURE, HANG, INTERRUPTED, minimal
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def contribution(
 
 
 def _untold(private: Private, error: BaseException) -> Bundle:
-    text = f"what it knows cannot be told: {type_name_of(type(error))}: {error}"
+    text = f"what it knows cannot be told: {describe(error)}"
     return Bundle.of(private.rank, minimal("<unknown>", text, reason=text))
 
 
@@ -134,7 +134,6 @@ def brief(private: Private, exc: BaseException) -> Bundle:
 
     Not collective.
     """
-    text = f"{exc}".partition("\n")[0]
-    if is_a(exc, CheckpointException):
-        text = f"step {exc.step!r} failed on another communicator"
+    step = exc.step if is_a(exc, CheckpointException) else ""
+    text = f"step {step!r} failed on another communicator"
     return Bundle.of(private.rank, minimal("allraise.CheckpointException", text))

@@ -30,9 +30,10 @@ from allraise.gates import Gates, new_ident
 from allraise.impasse import consider, look
 from allraise.lane import LEAKED, UNKNOWN
 from allraise.nesting import OPEN, enclosing, note_twins, watch_anew, within
+from allraise.parts import is_of_mpi
 from allraise.private import Private, known_private, register
 from allraise.standing import Gate
-from allraise.survivors import end_if_died_first, is_mpi_error, watch_exit
+from allraise.survivors import end_if_died_first, watch_exit
 from allraise.ulfm import is_active, make_channels
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def private_of(comm: MPI.Intracomm) -> Private:
     try:
         return _create(comm)
     except Exception as error:
-        if is_mpi_error(error) and is_active():
+        if is_of_mpi(error) and is_active():
             end_if_died_first(getattr(comm, "plain", comm), error)
         raise
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from allraise.agreement import enter, leave
 from allraise.errors import HangError, PeerFailure
 from allraise.overdue import WOKEN_S, Deadline, answer
+from allraise.parts import is_a
 from allraise.peers import BY_TOKEN, PEERS, WATCHDOG, Peers
 from allraise.record import dump_plain
 from allraise.signals import signals_held_back
@@ -75,7 +76,7 @@ def _woken(region: TimedRegion, exc: BaseException | None) -> BaseException | No
     if region.may_go is not None:
         region.may_go.wait(2 * WOKEN_S)
     # Also where what woke it was swallowed: the others wait for a failure.
-    if region.hang is not None and (exc is None or isinstance(exc, PeerFailure)):
+    if region.hang is not None and (exc is None or is_a(exc, PeerFailure)):
         error = HangError(region.hang)
         error.__traceback__ = None if exc is None else exc.__traceback__
         return error

@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from allraise.bundle import Bundle
-from allraise.parts import type_name_of
+from allraise.parts import describe
 from allraise.ranks import RankSet
 from allraise.record import minimal
 
@@ -50,7 +50,7 @@ def _decode(data: bytes, rank: int) -> Bundle:
     try:
         return Bundle.decode(data)
     except BaseException as error:
-        text = f"its record cannot be read: {type_name_of(type(error))}: {error}"
+        text = f"its record cannot be read: {describe(error)}"
         return Bundle.of(rank, minimal("<unknown>", text, reason=text))
 
 
@@ -75,7 +75,7 @@ def _encode(own: Bundle, rank: int) -> bytes:
         return own.encode()
     except BaseException as error:
         # The others wait for these bytes.
-        text = f"its record cannot be sent: {type_name_of(type(error))}: {error}"
+        text = f"its record cannot be sent: {describe(error)}"
         return Bundle.of(rank, minimal("<unknown>", text, reason=text)).encode()
 
 
@@ -85,7 +85,7 @@ def _merge(told: list[Bundle]) -> Bundle:
         return Bundle.merge(_own_words(told) + told)
     except BaseException as error:
         # The others wait for the broadcast that follows.
-        text = f"the root cannot merge: {type_name_of(type(error))}: {error}"
+        text = f"the root cannot merge: {describe(error)}"
         merged = Bundle()
         for rank, known in enumerate(told):
             if rank not in known.ranks:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from allraise.agreement import enter, leave, wake_from_now_on
 from allraise.arguments import check_arguments, checked_before, locate
 from allraise.exceptions import CheckpointException
+from allraise.parts import is_a
 from allraise.private import resolve_comm
 from allraise.verdict import place_of
 
@@ -244,7 +245,7 @@ def collect(
         outcome = leave(private, depth, exc, place)
     else:
         outcome = deadline.close_timed(region, exc, place)
-    if outcome is None or isinstance(outcome, CheckpointException):
+    if outcome is None or is_a(outcome, CheckpointException):
         return outcome
     raise outcome
 

@@ -28,6 +28,7 @@ from allraise.collector import OWN, PARTIAL, WHOLE, Outcome
 from allraise.ending import abort_job, end_process, report_to
 from allraise.exits import exit_now, watch_exits
 from allraise.neighbours import end_with_launcher
+from allraise.parts import is_a
 from allraise.private import resolve_comm
 from allraise.publishing import (
     DEFAULT_PATH,
@@ -173,7 +174,7 @@ class _Job:
     def fail(self, exc: BaseException) -> NoReturn:
         """Report the exception that the program ended with, and end the job."""
         hook = sys.excepthook
-        has_hook = hook is not sys.__excepthook__ and not isinstance(exc, SystemExit)
+        has_hook = hook is not sys.__excepthook__ and not is_a(exc, SystemExit)
         code = exit_code(exc)
         agreed = agreed_in(exc)
         step = agreed.step if agreed is not None else ""
@@ -318,7 +319,7 @@ def run(options: Options) -> None:
     except BaseException as exc:
         if os.getpid() != job.pid:  # a forked child
             raise
-        if isinstance(exc, SystemExit) and not exit_code(exc):
+        if is_a(exc, SystemExit) and not exit_code(exc):
             job.end = captured(exc, "finished")
             raise
         job.fail(exc)

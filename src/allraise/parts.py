@@ -30,6 +30,8 @@ _NOT_CARRIED: Final = frozenset({"args", "obj", "with_traceback", "add_note"})
 # These make a group when it is created, and cannot be set.
 _GROUP_FIELDS: Final = frozenset({"message", "exceptions"})
 
+# Of what is told of an error in passing.
+_MAX_WORDS: Final = 400
 
 _E = TypeVar("_E", bound=BaseException)
 
@@ -37,6 +39,23 @@ _E = TypeVar("_E", bound=BaseException)
 def is_a(exc: object, cls: type[_E]) -> TypeGuard[_E]:
     """Tell whether an exception is of a class; ``isinstance`` asks it and may raise."""
     return issubclass(type(exc), cls)
+
+
+def is_of_mpi(error: BaseException | None) -> bool:
+    """Tell an error of MPI's, which mpi4py raises, from all others."""
+    try:  # past the metaclass, which is a user's, too
+        module = type.__dict__["__module__"].__get__(type(error))
+    except AttributeError:
+        return False
+    return str.__eq__("mpi4py.MPI", module) is True
+
+
+def put_on_top(error: BaseException, exc: BaseException | None) -> BaseException:
+    """Let what was raised meanwhile come from what a rank had failed with."""
+    context = BaseException.__dict__["__context__"]
+    if error is not exc and context.__get__(error) is None:
+        context.__set__(error, exc)
+    return error
 
 
 def link_of(exc: BaseException) -> BaseException | None:
@@ -58,6 +77,14 @@ def type_name_of(cls: type) -> str:
         return f"{module}.{name}" if isinstance(module, str) else f"<unknown>.{name}"
     except BaseException:
         return "<type whose name cannot be read>"
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception's type and words, as far as they can be had."""
+    try:
+        return f"{type_name_of(type(error))}: {error}"[:_MAX_WORDS]
+    except BaseException:
+        return type_name_of(type(error))
 
 
 def plain_frames(traceback: TracebackType | None) -> tuple[tuple[Any, ...], ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from allraise.bodies import RemoteError, load_exception
 from allraise.frames import summary_from_frames, traceback_from_frames
-from allraise.parts import set_traceback, type_name_of
+from allraise.parts import describe, set_traceback
 
 if TYPE_CHECKING:
     from traceback import StackSummary
@@ -37,7 +37,7 @@ def _object(record: Record, position: int) -> BaseException:
         try:
             return load_exception(body)
         except Exception as error:  # a class this rank cannot import, say
-            reason = f"{type_name_of(type(error))}: {error}"
+            reason = describe(error)
     return RemoteError(link.type_name, link.message, reason)
 
 

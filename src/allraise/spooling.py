@@ -13,6 +13,7 @@ from allraise.bundle import Bundle
 from allraise.capture import capture
 from allraise.errors import PeerFailure
 from allraise.exceptions import CheckpointException
+from allraise.parts import is_a
 from allraise.settings import read_settings
 
 
@@ -24,8 +25,8 @@ def keep_failure(step: str, exc: BaseException) -> bool:
     Returns:
         Whether there is something to `discard_failure` after the agreement.
     """
-    known = isinstance(exc, CheckpointException) and exc.agreed is not None
-    if known or isinstance(exc, PeerFailure):
+    known = is_a(exc, CheckpointException) and exc.agreed is not None
+    if known or is_a(exc, PeerFailure):
         return False
     with suppress(Exception):
         if "allraise.spool" not in sys.modules and not read_settings().report:

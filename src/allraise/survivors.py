@@ -38,6 +38,7 @@ from allraise.hang import user_frames
 from allraise.meeting import ARRIVE_S, POLL_S, Meeting, dead_ranks
 from allraise.neighbours import end_with_launcher
 from allraise.nesting import outermost
+from allraise.parts import is_of_mpi, link_of
 from allraise.private import Private, registered, step_of
 from allraise.ranks import RankSet
 from allraise.record import DIED, INTERRUPTED, Link, Record, minimal
@@ -61,11 +62,6 @@ _DIED: Final = "the process is gone: killed, crashed, or ended without MPI_Final
 _SILENT: Final = f"has not come to MPI within {ARRIVE_S:g} s"
 
 
-def is_mpi_error(error: BaseException | None) -> bool:
-    """Whether MPI raised it. Not collective."""
-    return type(error).__module__ == "mpi4py.MPI"
-
-
 def end_if_died(
     private: Private, exc: BaseException | None, error: BaseException | None
 ) -> None:
@@ -79,7 +75,7 @@ def end_if_died(
         exc: What this rank has failed with, or None.
         error: MPI's, or None.
     """
-    if private.lifeboat is None or not (error is None or is_mpi_error(error)):
+    if private.lifeboat is None or not (error is None or is_of_mpi(error)):
         return
     side = outermost() or private
     if side.lifeboat is None:
@@ -191,10 +187,10 @@ def _is_consequence(exc: BaseException) -> bool:
     seen: set[int] = set()
     link: BaseException | None = exc
     while link is not None and id(link) not in seen:
-        if is_mpi_error(link):
+        if is_of_mpi(link):
             return True
         seen.add(id(link))
-        link = link.__cause__ or link.__context__
+        link = link_of(link)
     return False
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from allraise.capture import capture
 from allraise.errors import PeerFailure
 from allraise.exceptions import CheckpointException
+from allraise.parts import is_a, link_of
 from allraise.private import resolve_comm
 from allraise.publishing import write_error_stream
 from allraise.record import Record
@@ -26,14 +27,17 @@ _MAX_CAUSES: Final = 100
 
 def exit_code(exc: BaseException) -> int:
     """Return the code that an uncaught exception ends the job with."""
-    if isinstance(exc, SystemExit):
-        code: object = exc.code
+    if is_a(exc, SystemExit):
+        try:
+            code: object = exc.code  # which a class may have made a property
+        except Exception:
+            return 1
         if code is None:
             return 0
         return code if isinstance(code, int) else 1
-    if isinstance(exc, KeyboardInterrupt):
+    if is_a(exc, KeyboardInterrupt):
         return 128 + signal.SIGINT
-    if isinstance(exc, CheckpointException):
+    if is_a(exc, CheckpointException):
         names = {record.links[0].type_name for _, record in exc.bundle.records()}
         if names == {"KeyboardInterrupt"}:
             return 128 + signal.SIGINT
@@ -50,15 +54,15 @@ def agreed_in(exc: BaseException | None) -> CheckpointException | None:
     for _ in range(_MAX_CAUSES):
         if exc is None:
             break
-        if isinstance(exc, CheckpointException) and exc.agreed is not None:
+        if is_a(exc, CheckpointException) and exc.agreed is not None:
             return exc
-        exc = exc.__cause__ or exc.__context__
+        exc = link_of(exc)
     return None
 
 
 def captured(exc: BaseException, kind: str = "failure") -> Record:
     """Take down an exception, the program's part of its stack."""
-    if kind == "failure" and isinstance(exc, PeerFailure):
+    if kind == "failure" and is_a(exc, PeerFailure):
         kind = "interrupted"
     record = capture(exc, kind=kind)
     top = record.links[0]

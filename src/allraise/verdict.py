@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.errors import PeerFailure
 from allraise.exceptions import CheckpointException
+from allraise.parts import is_a, is_of_mpi, put_on_top
 from allraise.private import VECTOR_LENGTH
 from allraise.signals import signals_held_back
 
@@ -104,7 +105,7 @@ def severity_of(exc: BaseException | None) -> int:
 
 def token_of(private: Private, exc: BaseException) -> int:
     """Return the token of a failure agreed here before, or 0."""
-    agreed = exc.agreed if isinstance(exc, CheckpointException) else None
+    agreed = exc.agreed if is_a(exc, CheckpointException) else None
     return agreed.token if agreed and agreed.owner is private else 0
 
 
@@ -189,9 +190,7 @@ def reduce_vector(
             if total[0] == _PENDING:
                 # A signal handler raised before the reduction, which the others
                 # wait for: it is this rank's failure, on top of what it had.
-                if error.__context__ is None and error is not exc:
-                    error.__context__ = exc
-                exc, refused = error, False
+                exc, refused = put_on_top(error, exc), False
                 continue
             interruption = error
         return exc, interruption
@@ -224,7 +223,7 @@ class _Reduction:
                 return late
             private.beacon.relay_until(self.start())
         except BaseException as error:
-            if private.gates and not (self.request and isinstance(error, PeerFailure)):
+            if private.gates and not (self.request and is_a(error, PeerFailure)):
                 private.gates.entered = entered  # it was not, or will be again
             raise
         return None
@@ -265,14 +264,12 @@ def _reduce_watching(
                 late = late or found
         except BaseException as error:
             # Of a signal handler, or there is no agreement to be had.
-            if not is_done and (isinstance(error, PeerFailure) or is_of_mpi(error)):
+            if not is_done and (is_a(error, PeerFailure) or is_of_mpi(error)):
                 raise
             if reduction.request is not None:  # the others count on this rank
                 late = late or error
             else:
-                if error.__context__ is None and error is not exc:
-                    error.__context__ = exc
-                exc, refused = error, False
+                exc, refused = put_on_top(error, exc), False
     return exc, late
 
 
@@ -310,11 +307,6 @@ def is_asked(private: Private) -> bool:
     private.wakes = True
     private.note_plain()
     return not total[0]
-
-
-def is_of_mpi(error: BaseException) -> bool:
-    """Tell an error of MPI's from what a signal handler raises. Not collective."""
-    return type(error).__module__ == "mpi4py.MPI"
 
 
 def read_verdict(private: Private) -> Verdict:

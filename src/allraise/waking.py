@@ -6,6 +6,7 @@ reports.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from allraise.nesting import give_up_within, within_here
@@ -22,16 +23,13 @@ def announce(private: Private) -> None:
     """
     if private.channel is None:
         return
-    try:
+    # Whatever MPI makes of it: the report matters more, and those who are not
+    # woken have their deadline.
+    with suppress(Exception):
         for channel in _channels(private):
             # Who has heard of a failure has nothing to add, most often.
             channel.hear()
             channel.announce([side.channel for side in within_here(private)])
-    except Exception as error:
-        # MPI's. The report matters more, and those who are not woken have their
-        # deadline.
-        if type(error).__module__ != "mpi4py.MPI":
-            raise
 
 
 def _channels(private: Private) -> list[Any]:

@@ -45,12 +45,19 @@ class EndsWhenUnpickled(Exception):
         return sys.exit, (3,)
 
 
+class RaisesWhenAskedItsClass(Exception):
+    @property
+    def __class__(self):
+        raise SystemExit("from __class__")
+
+
 HOSTILE = {
     "unpicklable": lambda: WithLock("hostile text"),
     "un-unpicklable": lambda: TwoArguments("hostile text", 2),
     "raises when pickled": lambda: RaisesWhenPickled("hostile text"),
     "raises when shown": lambda: RaisesWhenShown("hostile text"),
     "ends when unpickled": lambda: EndsWhenUnpickled("hostile text"),
+    "raises when asked its class": lambda: RaisesWhenAskedItsClass("hostile text"),
     "huge message": lambda: ValueError("hostile text" + "x" * 20_000_000),
     "huge payload": lambda: ValueError("hostile text", b"x" * 20_000_000),
     "lone surrogate": lambda: ValueError("hostile text \udcff"),
@@ -120,6 +127,34 @@ def test_a_hostile_exception_is_told_and_delays_nobody(comm, make, everywhere):
             seen, summary = outcome.failures[last]
             assert isinstance(seen, (type(error), RemoteError))
             assert [frame.name for frame in summary] == ["block", "fail_if"]
+
+
+@pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_exception_that_was_caught_is_told(comm, make):
+    error = make()
+    outcome = outcome_of(allraise.agree, error if comm.rank == 0 else None, comm)
+    assert type(outcome) is CheckpointError
+    assert outcome.ranks == (0,)
+    assert comm.rank != 0 or outcome.__cause__ is error
+
+
+@pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("timeout", [None, 60], ids=["no limit", "time limit"])
+def test_a_hostile_exception_wakes_those_blocked_further_in(comm, make, timeout):
+    """The last rank fails before an inner region, in which the others wait."""
+    error = make()
+    last = comm.size - 1
+
+    def block():
+        with guard(comm, "outer", timeout=timeout):
+            fail_if(comm.rank == last, error)
+            with guard(comm, "inner", timeout=timeout) as g:
+                g.comm.Barrier()
+
+    outcome = outcome_of(block)
+    assert type(outcome) is CheckpointError
+    assert last in outcome.ranks
+    assert comm.rank != last or outcome.__cause__ is error
 
 
 def test_all_ranks_hostile_at_once(comm):
