@@ -22,13 +22,10 @@ between swallowed it. Without this rule one in four random programs deadlocks.
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+from sys import getrecursionlimit, setrecursionlimit
+from typing import TYPE_CHECKING, Final
 
-from allraise.contribution import capture_early
-from allraise.errors import PeerFailure
-from allraise.failing import fail_alone, fail_with_peers
-from allraise.impasse import come_by, note_skip
+from allraise.closing import close_agreed, close_broken, settled_for
 from allraise.nesting import (
     OPEN,
     close_region,
@@ -36,28 +33,27 @@ from allraise.nesting import (
     innermost,
     is_within,
     open_nested,
-    outermost,
 )
 from allraise.parts import is_a, is_of_mpi, put_on_top
-from allraise.private import step_of
-from allraise.signals import room_on_the_stack, signals_held_back
-from allraise.spooling import keep_failure
-from allraise.verdict import (
-    is_asked,
-    is_success,
-    is_told,
-    read_verdict,
-    reduce_vector,
-    succeeds,
-    was_reduced,
+from allraise.signals import (
+    ENDLESS,
+    ROOMS,
+    STACK_ROOM,
+    signals_held_back,
+    take_room_back,
 )
-from allraise.waking import announce, look_outside, tell_outside
+from allraise.verdict import PENDING, succeeds
+from allraise.waking import look_outside, tell_outside
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from allraise.bundle import Bundle
     from allraise.private import Private, Region
+
+# Signals whose handlers raise right where a rank begins to agree, one after the
+# other: no more than that can be meant. Also, a rank that cannot do a single call
+# would try for ever.
+MAX_TRIES: Final = 100
 
 
 def enter(private: Private, region: Region) -> int:
@@ -72,8 +68,9 @@ def enter(private: Private, region: Region) -> int:
         BaseException: The outcome of a failure further out that is settled,
             while this rank is on its way there. It opens nothing.
     """
+    depth = len(private.steps) + 1
     settled = private.settled
-    if settled is not None and len(private.steps) >= settled[0]:
+    if settled is not None and depth > settled[0]:
         raise settled[1]
     regions = OPEN.regions
     if not regions or regions[-1] is private:
@@ -88,10 +85,11 @@ def enter(private: Private, region: Region) -> int:
             tell_outside(private)  # nobody is to wait for this rank within
             close_region(private)
             raise
+    # No call since the region is noted, but for nested ones: it is open, or it is not.
     private.counts[-1] += 1
     private.counts += (0,)
     private.steps += (region,)
-    return len(private.steps)
+    return depth
 
 
 def prepare_nested(size: int, group: MPI.Group | None) -> None:
@@ -125,7 +123,7 @@ def wake_from_now_on(private: Private) -> None:
         BaseException: What was agreed instead, or is settled: the peers that are
             on their way out are not to be waited for.
     """
-    _, due = _settled(private)
+    _, due = settled_for(private)
     if due is not None:
         raise due
     if private.wakes or private.comm is None:
@@ -143,7 +141,7 @@ def wake_from_now_on(private: Private) -> None:
     private.counts[-1] -= 1  # others may not have asked
 
 
-def leave(  # noqa: C901, PLR0912 in one piece, as signals may come with each call
+def leave(  # noqa: C901, PLR0912, PLR0915 one piece, as signals may come with each call
     private: Private,
     depth: int,
     exc: BaseException | None,
@@ -168,200 +166,69 @@ def leave(  # noqa: C901, PLR0912 in one piece, as signals may come with each ca
         failure already, or where every rank's arguments were refused; None if
         no rank failed.
     """
-    is_reduced, tried = False, None
-    regions = OPEN.regions
-    if len(private.steps) != depth or regions[-1] is not private:
-        cut_back(private, depth)
-    if exc is None and private.is_plain and private.settled is None:
-        try:
-            if succeeds(private, depth, place):
+    is_reduced, tried, regions = False, None, OPEN.regions
+    private.total[0] = PENDING
+    try:
+        if (
+            exc is None
+            and private.is_plain
+            and private.settled is None
+            and len(private.steps) == depth
+            and regions[-1] is private
+        ):
+            if private.comm is None or succeeds(private, depth, place):
                 # No call and no loop here, so no signal's handler in between.
                 del private.steps[-1], private.counts[-1], regions[-1]
                 return None
             is_reduced = True
-        except BaseException as error:
-            is_reduced, tried = was_reduced(private), error
-    else:
-        failed_depth, outcome = _settled(private)
-        if outcome is not None:
-            _close(private, failed_depth)
-            note_skip()
-            return outcome
-        if private.comm is None:
-            return _leave_alone(private, exc, refused=refused)
-    # More than one Allreduce. No call before the signals are held back, and another
-    # try where one has come: the others may be waiting for this rank by now.
-    late, is_begun, outcome = None, False, None
-    while not is_begun:
-        try:
-            if tried is not None and not is_of_mpi(tried):
-                if is_reduced:
-                    late = tried
-                elif not is_a(tried, RecursionError):  # it has room from here
-                    exc, refused = put_on_top(tried, exc), False
-                tried = None
-            with room_on_the_stack(), signals_held_back():
-                is_begun = True
-                if tried is not None:
-                    raise _of_mpi(private, exc, tried)
-                outcome = _agree(private, exc, place, refused, is_reduced)
-        except BaseException as error:
-            if is_begun:
-                raise
-            tried = error
-    if late is not None:
-        raise late
-    return outcome
-
-
-def _of_mpi(
-    private: Private, exc: BaseException | None, error: BaseException
-) -> BaseException:
-    """Close the region in which MPI itself failed: there is no agreement."""
-    from allraise.survivors import end_if_died
-
-    end_if_died(private, exc, error)
-    _close(private, None)
-    return error
-
-
-def _agree(
-    private: Private,
-    exc: BaseException | None,
-    place: int,
-    refused: bool,  # noqa: FBT001
-    is_reduced: bool,  # noqa: FBT001
-) -> BaseException | None:
-    """Agree on how the innermost region ended, and close it.
-
-    Collective over comm, with signals held back.
-
-    Returns:
-        What this rank must raise, or None.
-    """
-    captured, late = None, None
-    try:
-        woke = private.wakes
-        if not is_reduced:
-            captured = _prepare(private, exc, refused=refused)
-            if outermost() is private:
-                exc = come_by(private, exc)
-            before = exc
-            exc, late = reduce_vector(private, exc, place, refused)
-            if exc is not before:
-                captured = None
-        if is_asked(private) and not private.asking:
-            exc, late = _reduce_again(private, exc, late, place, refused)
-            woke = True
-        if is_success(private):
-            failure = None
-            if is_told(private):
-                private.beacon.flush()
-            _close(private, None)
-        else:
-            woke = woke or is_told(private)
-            verdict = read_verdict(private)
-            failure = fail_with_peers(
-                private, exc, verdict, captured=captured, refused=refused, woke=woke
-            )
-            private.settled = (verdict.depth, failure)
-            _close(private, verdict.depth)
-            note_skip()
-    except PeerFailure as woken:
-        # A region around this one, on another communicator, has failed. The
-        # other ranks here learn it too, and nobody waits for this one.
-        tell_outside(private)
-        _close(private, None)
-        note_skip()
-        return woken if exc is None else exc
     except BaseException as error:
-        raise _of_mpi(private, exc, error)  # noqa: B904 it is the same one
+        is_reduced, tried = private.total[0] != PENDING, error
+    # The others may be waiting for this rank by now: neither the end of the stack
+    # nor a signal's handler may throw it out before it has agreed.
+    late, outcome, is_begun, has_room, n_tries = None, None, False, False, 0
+    ROOMS.n_open += 1
+    try:
+        while not is_begun:
+            try:
+                if not has_room:
+                    # By C code alone: `enter` came as far, but no call of a
+                    # function in Python did.
+                    with ROOMS.lock:
+                        limit = getrecursionlimit()
+                        has_room = True
+                        if limit < ENDLESS:
+                            ROOMS.n_given += 1
+                            setrecursionlimit(limit + STACK_ROOM)
+                if tried is not None and not is_of_mpi(tried):
+                    if is_a(tried, RecursionError):
+                        pass  # it has room from here
+                    elif is_reduced:
+                        late = tried
+                    else:
+                        exc, refused = put_on_top(tried, exc), False
+                    tried = None
+                if len(private.steps) != depth or regions[-1] is not private:
+                    cut_back(private, depth)
+                with signals_held_back():
+                    is_begun = True
+                    outcome = (
+                        close_agreed(private, exc, place, refused, is_reduced)
+                        if tried is None
+                        else close_broken(private, exc, tried)
+                    )
+            except BaseException as error:
+                n_tries += 1
+                if is_begun or n_tries > MAX_TRIES:
+                    if outcome is not None:
+                        put_on_top(error, outcome)
+                    raise
+                tried = error
+    finally:
+        ROOMS.n_open -= 1
+        if take_room_back():
+            private.note_plain()
+        else:
+            private.is_plain = False  # so that the next agreement here comes by
     if late is not None:
-        raise late
-    return failure
-
-
-def _reduce_again(
-    private: Private,
-    exc: BaseException | None,
-    late: BaseException | None,
-    place: int,
-    refused: bool,  # noqa: FBT001 as it came
-) -> tuple[BaseException | None, BaseException | None]:
-    """Do the reduction again, after one in which a peer asked to be woken.
-
-    Collective over comm. Nobody had failed, and this rank was not asking: its
-    agreement is to come. Once a communicator, so its price does not count.
-
-    Returns:
-        What `reduce_vector` returns.
-    """
-    if late is not None:
-        exc = late  # whatever a signal's handler raised is a failure by then
-        _prepare(private, exc, refused=False)
-    return reduce_vector(private, exc, place, refused)
-
-
-def _settled(private: Private) -> tuple[int | None, BaseException | None]:
-    """Return what is settled here or around, while this rank is on its way there.
-
-    Not collective. The depth is None where it is another communicator's.
-    """
-    if private.settled is not None:
-        return private.settled
-    for side in private.watched:
-        if side.settled is not None:
-            return None, side.settled[1]
-    return None, None
-
-
-def _prepare(
-    private: Private, exc: BaseException | None, *, refused: bool
-) -> Bundle | None:
-    """Look whether this rank is to agree here; wake those who wait for it.
-
-    Not collective.
-
-    Returns:
-        The record of its failure, made while nobody waits for this rank alone.
-
-    Raises:
-        PeerFailure: A region around this one has failed.
-    """
-    if private.watched:
-        look_outside(private)
-    if exc is None:
-        return None
-    if outermost() is not private:
-        note_skip()
-    private.failed_at = time.monotonic()
-    private.spooled = keep_failure(step_of(private.steps[-1]), exc)
-    if private.wakes:
-        announce(private)
-    return None if refused else capture_early(private, exc)
-
-
-def _close(private: Private, failed_depth: int | None) -> None:
-    """Forget the innermost region; past the failed one all count anew, alike."""
-    if failed_depth == len(private.steps):
-        private.settled = None
-        private.counts[-2] = 0
-    del private.steps[-1], private.counts[-1]
-    private.over = 0
-    close_region(private)
-
-
-def _leave_alone(
-    private: Private, exc: BaseException | None, *, refused: bool
-) -> BaseException | None:
-    """Close a region on a communicator of one rank."""
-    # A region around this one has failed: that passes, as it does where there
-    # are more ranks here.
-    woken = is_a(exc, PeerFailure) and outermost() is not private
-    if exc is not None and not refused and not woken:
-        with room_on_the_stack():
-            exc = fail_alone(private, exc)
-    _close(private, None)
-    if exc is not None:
-        note_skip()
-    return exc
+        raise late if outcome is None else put_on_top(late, outcome)
+    return outcome

@@ -77,8 +77,8 @@ class Private:
             contain this one, innermost first.
         watched_before: What was watched around each open region that is nested in
             one elsewhere, outermost first.
-        is_plain: Whether an agreement here is one Allreduce, which no message of
-            another kind ends or passes through. From `note_plain`.
+        is_plain: Whether an agreement here is one Allreduce at most, which no message
+            of another kind ends or passes through. From `note_plain`.
         group: The group of the communicator.
         lifeboat: A duplicate that is never revoked, under ULFM (see `survivors`).
         last: The token of the last failure and what this rank knows of it.
@@ -161,11 +161,7 @@ class Private:
     def note_plain(self) -> None:
         """Work out `is_plain` anew, whenever something it depends on has changed."""
         self.is_plain = not (
-            self.comm is None
-            or self.asking
-            or self.skips
-            or self.watched_before
-            or self.listens()
+            self.asking or self.skips or self.watched_before or self.listens()
         )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
@@ -30,7 +29,13 @@ ENDLESS: Final = 1_000_000
 
 
 class _Rooms:
-    """How many blocks are open in this process, and how many were given room."""
+    """How many blocks are open in this process, and how many were given room.
+
+    The limit is the interpreter's, not the thread's: blocks open in several threads
+    at once raise it by one room each, and each end takes one back, in whatever order
+    they come. To restore what was found would leave the limit higher with each
+    overlap.
+    """
 
     def __init__(self) -> None:
         # Reentrant: a signal handler may open a block within another.
@@ -38,7 +43,29 @@ class _Rooms:
         self.n_open = self.n_given = 0
 
 
-_ROOMS: Final = _Rooms()
+ROOMS: Final = _Rooms()
+
+
+def take_room_back() -> bool:
+    """Lower the limit to what the open blocks need. Not collective.
+
+    Refused where the stack is deeper than the limit to come: that room is taken back
+    by the next block that ends higher up. So is that which a signal's handler kept
+    from being taken back.
+
+    Returns:
+        Whether no more room is given than there are open blocks.
+    """
+    with ROOMS.lock:
+        while ROOMS.n_given > ROOMS.n_open:
+            limit = sys.getrecursionlimit() - STACK_ROOM
+            ROOMS.n_given -= 1  # no call, so no handler, between this and the next
+            try:
+                sys.setrecursionlimit(limit)
+            except RecursionError:
+                ROOMS.n_given += 1
+                return False
+    return True
 
 
 # Handlers of our own. To put one aside would also undo what C code has put before
@@ -53,29 +80,25 @@ def _never_raises(handler: object) -> bool:
 class room_on_the_stack:  # noqa: N801 reads as the block it is
     """A block that may call as deep as the failure path needs.
 
-    Not collective. The limit is the interpreter's, not the thread's: blocks open
-    in several threads at once raise it by one room each, and each end takes one
-    back, in whatever order they come. To restore what was found would leave the
-    limit higher with each overlap.
+    Not collective. `agreement.leave` does the same in one piece, by C code alone.
     """
 
     def __enter__(self) -> None:
-        with _ROOMS.lock:
-            _ROOMS.n_open += 1
-            limit = sys.getrecursionlimit()
-            if limit < ENDLESS:
-                sys.setrecursionlimit(limit + STACK_ROOM)
-                _ROOMS.n_given += 1
+        ROOMS.n_open += 1
+        try:
+            with ROOMS.lock:
+                limit = sys.getrecursionlimit()
+                if limit < ENDLESS:
+                    ROOMS.n_given += 1
+                    sys.setrecursionlimit(limit + STACK_ROOM)
+        except BaseException:  # of a signal's handler
+            ROOMS.n_open -= 1
+            take_room_back()
+            raise
 
     def __exit__(self, *_exc_info: object) -> None:
-        with _ROOMS.lock:
-            _ROOMS.n_open -= 1
-            # Refused where the stack is deeper than the limit to come: that room
-            # is taken back by the next block that ends higher up.
-            with suppress(RecursionError):
-                while _ROOMS.n_given > _ROOMS.n_open:
-                    sys.setrecursionlimit(sys.getrecursionlimit() - STACK_ROOM)
-                    _ROOMS.n_given -= 1
+        ROOMS.n_open -= 1
+        take_room_back()
 
 
 class signals_held_back:  # noqa: N801 reads as the block it is

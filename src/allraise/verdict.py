@@ -40,7 +40,7 @@ EVERYWHERE: Final = 1 << 32
 _PLACE_BITS: Final = 33
 
 # A severity that no rank sends: the reduction has not happened yet.
-_PENDING: Final = -1
+PENDING: Final = -1
 
 # Of one who tells where it stands: it does not ask, for all have asked before.
 _TOLD: Final = 2
@@ -113,28 +113,24 @@ def succeeds(private: Private, depth: int, place: int) -> bool:
     """Do the one Allreduce of a rank that has not failed.
 
     Collective over comm. What every guard costs that goes well: no more is done
-    here than that takes.
+    here than that takes. The caller sets the total to `PENDING` first, for it may be
+    that this function does not even begin.
 
     Returns:
         Whether no rank has failed, and all stand at one step. If not,
         ``private.total`` tells more.
 
     Raises:
-        BaseException: What a signal's handler raised; `was_reduced` tells when.
+        BaseException: What a signal's handler raised: before the reduction where
+            the total is `PENDING` still.
     """
     # Sums are enough: the hash of the step is spread, the rest fits beside.
     digest = _hash_of(private.steps[-1]) + (depth << _COUNT_BITS) + private.counts[-2]
     mine, total = private.mine, private.total
-    total[0] = _PENDING
     place -= depth << _PLACE_BITS
     _PACK_INTO(mine, 0, 0, 0, place, digest, -digest, 0, 0, 0)
     private.comm.Allreduce(mine, total, private.op)
     return bool(total == mine)  # all sent the same, and that was no failure
-
-
-def was_reduced(private: Private) -> bool:
-    """Tell whether the reduction of `succeeds` was done. Not collective."""
-    return private.total[0] != _PENDING
 
 
 def reduce_vector(
@@ -169,7 +165,7 @@ def reduce_vector(
     while True:
         if exc is not None:
             severity, token = severity_of(exc), token_of(private, exc)
-        total[0] = _PENDING
+        total[0] = PENDING
         try:
             _PACK_INTO(
                 mine,
@@ -187,7 +183,7 @@ def reduce_vector(
         except BaseException as error:
             if is_of_mpi(error):
                 raise
-            if total[0] == _PENDING:
+            if total[0] == PENDING:
                 # A signal handler raised before the reduction, which the others
                 # wait for: it is this rank's failure, on top of what it had.
                 exc, refused = put_on_top(error, exc), False

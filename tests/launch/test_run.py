@@ -227,6 +227,19 @@ def test_a_hostile_message_is_shown_and_not_obeyed(run):
     assert "\n| Traceback (most recent call last): (RANK 5)\n" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("fault", "name"), [("hostile_class", "Hostile"), ("hostile_exit", "NoCode")]
+)
+def test_an_exception_that_cannot_be_asked_is_told(run, report_path, fault, name):
+    ended = run(fault)
+    assert ended.returncode == 1
+    assert kinds(report_path) == {
+        0: WAITED,
+        1: [("failure", name)],
+        2: WAITED,
+    }
+
+
 @pytest.mark.parametrize("level", ["single", "funneled", "serialized"])
 def test_below_thread_multiple_files_carry_the_report(run, report_path, level):
     ended = run("one", env={"MPI4PY_RC_THREAD_LEVEL": level})

@@ -192,13 +192,27 @@ def test_a_stack_that_ran_out_on_one_rank(comm):
         assert "RecursionError" in str(outcome)
 
 
-def test_a_guard_near_the_end_of_the_stack(comm):
-    """One rank enters its guard so deep that there is hardly room to agree."""
+@pytest.mark.parametrize("fails", [True, False], ids=["failing", "going well"])
+@pytest.mark.parametrize("way", ["guard", "made before", "agree"])
+def test_a_region_near_the_end_of_the_stack(comm, way, fails):
+    """One rank enters so deep that there is hardly room to agree.
+
+    It raises at its entry, or agrees as any other: nothing in between, at whatever
+    depth.
+    """
     last = comm.size - 1
+    error = ValueError("deep")
+    made_before = guard(comm, "deep")
+    entered = []
 
     def deep():
-        with guard(comm, "deep"):
-            fail_if(comm.rank == last, ValueError("deep"))
+        if way == "agree":
+            allraise.agree(error if fails and comm.rank == last else None, comm, "deep")
+            return
+        with made_before if way == "made before" else guard(comm, "deep"):
+            if comm.rank == last:
+                entered.append(True)
+            fail_if(fails and comm.rank == last, error)
 
     def block(room):
         with guard(comm, "shallow"):
@@ -209,15 +223,23 @@ def test_a_guard_near_the_end_of_the_stack(comm):
                 deep()
 
     limit = sys.getrecursionlimit()
-    for room in range(2, 90, 8):
-        outcome = outcome_of(block, room)
-        assert outcome.ranks == (last,)
+    steps = []
+    for room in range(1, 40):
+        entered.clear()
+        outcome = None
+        try:
+            block(room)
+        except CheckpointException as raised:
+            outcome = raised
+        assert outcome is None or outcome.ranks == (last,)
+        steps.append("well" if outcome is None else outcome.step)
+        assert not entered or steps[-1] != "shallow"
         assert sys.getrecursionlimit() == limit
-        agreed_deep = isinstance(outcome.failures[last][0], ValueError)
-        assert comm.rank != last or outcome.step == (
-            "deep" if agreed_deep else "shallow"
-        )
-    assert comm.rank != last or agreed_deep
+    # In between, the body of the block has no room for what it calls.
+    kinds = ["shallow", "deep"] if fails else ["shallow", "deep", "well"]
+    assert steps == sorted(steps, key=kinds.index)
+    assert {kinds[0], kinds[-1]} <= {*steps}
+    assert not fails or comm.rank != last or outcome.__cause__ is error
 
 
 def test_an_outcome_can_be_sent_between_ranks(comm):

@@ -38,6 +38,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (3, "creation peers"),
         (3, "waking"),
         (3, "failing"),
+        (3, "closing"),
         (3, "agreement overdue"),
         (3, "arguments deadline"),
         (4, "guard steps"),

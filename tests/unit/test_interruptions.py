@@ -7,18 +7,12 @@ import pytest
 
 import allraise
 import spmd
-from allraise import CheckpointException, agree, collect, guard
-from allraise.signals import _Rooms
+from allraise import CheckpointException, agree, agreement, collect, guard
 from unit import simulated
 
+pytestmark = pytest.mark.usefixtures("simulated_ranks")
+
 WORLD_SIZE = 3
-
-
-@pytest.fixture(autouse=True)
-def _simulated_ranks(monkeypatch):
-    monkeypatch.setattr("allraise.arguments.resolve_comm", simulated.resolve)
-    monkeypatch.setattr("allraise.arguments.private_of", simulated.private_of)
-    monkeypatch.setattr("allraise.arguments.known_private", simulated.private_of)
 
 
 class Interrupted(simulated.SimulatedComm):
@@ -122,6 +116,13 @@ def test_every_program_ends_alike_with_a_rank_interrupted_before_reductions():
 PACKAGE = str(Path(allraise.__file__).parent)
 
 
+def is_leaving(frame):
+    """Tell whether `leave` has begun: from there on a rank cannot be thrown out."""
+    while frame is not None and frame.f_code is not agreement.leave.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
 class Handler:
     """A signal whose handler raises at the n-th place where Python runs handlers.
 
@@ -132,7 +133,7 @@ class Handler:
     def __init__(self, place):
         self.place = place
         self.n_places = self.n_held = 0
-        self.is_due = self.has_raised = False
+        self.is_due = self.has_raised = self.was_leaving = False
 
     def __call__(self, frame, event, _argument):
         here = frame.f_code.co_filename.startswith(PACKAGE)
@@ -141,6 +142,7 @@ class Handler:
         self.n_places += 1
         if self.n_places == self.place:
             self.is_due = True
+            self.was_leaving = is_leaving(frame.f_back if event == "call" else frame)
         self.run()
 
     def run(self):
@@ -167,11 +169,7 @@ def held_back(monkeypatch):
 
     for module in ("agreement", "verdict"):
         monkeypatch.setattr(f"allraise.{module}.signals_held_back", held_back)
-    # A handler that raises while a block is given room leaves the limit higher.
-    limit = sys.getrecursionlimit()
-    monkeypatch.setattr("allraise.signals._ROOMS", _Rooms())
-    yield
-    sys.setrecursionlimit(limit)
+    return held_back
 
 
 def interrupted_at(place, fails_on):
@@ -188,6 +186,10 @@ def interrupted_at(place, fails_on):
                     with guard(comm, "inner"):
                         if comm.rank in fails_on:
                             raise ValueError(f"of {comm.rank}")
+                    met_there[comm.rank] = True
+                except CheckpointException as error:
+                    met_there[comm.rank] = error.step == "inner"
+                    raise
                 finally:
                     sys.setprofile(None)
         except BaseException as error:
@@ -195,7 +197,12 @@ def interrupted_at(place, fails_on):
         agree(None, comm, "after")  # nothing is left behind
         return ended
 
+    met_there = [False] * WORLD_SIZE
     outcomes = simulated.World(WORLD_SIZE).run(main)
+    if handler.was_leaving:
+        # The others were not left to the outer agreement: all met in the inner one.
+        assert met_there[0]
+        assert met_there[2]
     return outcomes, handler.has_raised
 
 
@@ -203,6 +210,7 @@ def interrupted_at(place, fails_on):
 @pytest.mark.parametrize("fails_on", [(), (0,), (1,)])
 def test_wherever_a_handler_raises_the_ranks_end_alike(fails_on):
     place, has_raised = 0, True
+    limit = sys.getrecursionlimit()
     while has_raised:
         place += 1
         try:
@@ -214,4 +222,5 @@ def test_wherever_a_handler_raises_the_ranks_end_alike(fails_on):
         except BaseException as error:
             error.add_note(f"at place {place}")
             raise
+        assert sys.getrecursionlimit() == limit, f"at place {place}"
     assert place > 20

@@ -7,14 +7,9 @@ from allraise.gates import Gates
 from allraise.standing import Standing
 from unit import simulated
 
+pytestmark = pytest.mark.usefixtures("simulated_ranks")
+
 WORLD_SIZE = 3
-
-
-@pytest.fixture(autouse=True)
-def _simulated_ranks(monkeypatch):
-    monkeypatch.setattr("allraise.arguments.resolve_comm", simulated.resolve)
-    monkeypatch.setattr("allraise.arguments.private_of", simulated.private_of)
-    monkeypatch.setattr("allraise.arguments.known_private", simulated.private_of)
 
 
 class MPIError(Exception):

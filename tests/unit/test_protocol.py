@@ -7,7 +7,7 @@ import pprint
 import pytest
 
 import spmd
-from allraise import agreement, gathering, verdict
+from allraise import closing, gathering, verdict
 from allraise.bundle import Bundle
 from unit import simulated
 
@@ -18,12 +18,9 @@ N_LARGE_PROGRAMS = 30
 
 
 @pytest.fixture
-def players(monkeypatch):
+def players(monkeypatch, simulated_ranks):
     """The players of the program that is running, by their `Private`."""
     found = {}
-    monkeypatch.setattr("allraise.arguments.resolve_comm", simulated.resolve)
-    monkeypatch.setattr("allraise.arguments.private_of", simulated.private_of)
-    monkeypatch.setattr("allraise.arguments.known_private", simulated.private_of)
     spmd.watch(monkeypatch.setattr, found.get)
     return found
 
@@ -91,13 +88,13 @@ def test_every_program_ends_alike_on_more_ranks_than_one_gather_takes(players):
 
 def without_settled(monkeypatch):
     """Ranks communicate again on their way out."""
-    real = agreement._close
+    real = closing._close
 
     def forget(private, failed_depth):
         real(private, failed_depth)
         private.settled = None
 
-    monkeypatch.setattr(agreement, "_close", forget)
+    monkeypatch.setattr(closing, "_close", forget)
 
 
 def without_tokens(monkeypatch):

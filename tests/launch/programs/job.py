@@ -224,5 +224,25 @@ def hostile():
     wait()
 
 
+def raising(_self):
+    raise KeyError("a property of the exception")
+
+
+def hostile_class():
+    """An exception of which hardly anything can be asked."""
+    names = ["__class__", "__cause__", "__context__", "__traceback__", "__notes__"]
+    members = {name: property(raising) for name in names}
+    members |= {"__str__": raising, "__repr__": raising, "__bool__": raising}
+    if rank == 1:
+        raise type("Hostile", (Exception,), members)("hostile text")
+    wait()
+
+
+def hostile_exit():
+    if rank == 1:
+        raise type("NoCode", (SystemExit,), {"code": property(raising)})
+    wait()
+
+
 faults = {name: value for name, value in globals().items() if callable(value)}
 faults.get(fault, nothing)()

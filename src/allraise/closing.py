@@ -1,0 +1,223 @@
+"""How a region is closed where that takes more than one Allreduce.
+
+Owns the way from the end of a region that did not simply go well to what its rank
+raises::
+
+    settled further out       leave without communicating
+    one rank                  its failure is the outcome
+    else, with signals held   record -> wake who waits -> Allreduce -> outcome
+    back and room to call     | MPI fails in it: see whether a process has died
+
+`agreement.leave` sees to the signals and the room. Knows nothing of how a region is
+opened.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from allraise.contribution import capture_early
+from allraise.errors import PeerFailure
+from allraise.failing import fail_alone, fail_with_peers
+from allraise.impasse import come_by, note_skip
+from allraise.nesting import close_region, outermost
+from allraise.parts import is_a
+from allraise.private import step_of
+from allraise.spooling import keep_failure
+from allraise.verdict import (
+    is_asked,
+    is_success,
+    is_told,
+    read_verdict,
+    reduce_vector,
+)
+from allraise.waking import announce, look_outside, tell_outside
+
+if TYPE_CHECKING:
+    from allraise.bundle import Bundle
+    from allraise.private import Private
+
+
+def close_agreed(
+    private: Private,
+    exc: BaseException | None,
+    place: int,
+    refused: bool,  # noqa: FBT001
+    is_reduced: bool,  # noqa: FBT001
+) -> BaseException | None:
+    """Close the innermost region, agreed with the others on how it ended.
+
+    Collective over comm, unless a failure further out is settled.
+
+    Args:
+        private: This rank's side.
+        exc: What ended the region on this rank, or None.
+        place: Root and ``everywhere``, from `place_of`.
+        refused: Whether `exc` says that this rank's arguments were wrong.
+        is_reduced: Whether the Allreduce has been done, with no failure here.
+
+    Returns:
+        What this rank must raise, or None.
+    """
+    if not is_reduced:
+        failed_depth, outcome = settled_for(private)
+        if outcome is not None:
+            _close(private, failed_depth)
+            note_skip()
+            return outcome
+    if private.comm is None:
+        return _close_alone(private, exc, refused=refused)
+    return _agree(private, exc, place, refused, is_reduced)
+
+
+def settled_for(private: Private) -> tuple[int | None, BaseException | None]:
+    """Return what is settled here or around, while this rank is on its way there.
+
+    Not collective. The depth is None where it is another communicator's.
+    """
+    if private.settled is not None:
+        return private.settled
+    for side in private.watched:
+        if side.settled is not None:
+            return None, side.settled[1]
+    return None, None
+
+
+def close_broken(
+    private: Private, exc: BaseException | None, error: BaseException
+) -> BaseException:
+    """Close the region in which MPI itself failed: there is no agreement."""
+    from allraise.survivors import end_if_died
+
+    end_if_died(private, exc, error)
+    _close(private, None)
+    return error
+
+
+def _close_alone(
+    private: Private, exc: BaseException | None, *, refused: bool
+) -> BaseException | None:
+    """Close a region on a communicator of one rank."""
+    # A region around this one has failed: that passes, as it does where there
+    # are more ranks here.
+    woken = is_a(exc, PeerFailure) and outermost() is not private
+    if exc is not None and not refused and not woken:
+        exc = fail_alone(private, exc)
+    _close(private, None)
+    if exc is not None:
+        note_skip()
+    return exc
+
+
+def _agree(
+    private: Private,
+    exc: BaseException | None,
+    place: int,
+    refused: bool,  # noqa: FBT001
+    is_reduced: bool,  # noqa: FBT001
+) -> BaseException | None:
+    """Agree on how the innermost region ended, and close it.
+
+    Collective over comm, with signals held back.
+
+    Returns:
+        What this rank must raise, or None.
+    """
+    captured, late = None, None
+    try:
+        woke = private.wakes
+        if not is_reduced:
+            captured = _prepare(private, exc, refused=refused)
+            if outermost() is private:
+                exc = come_by(private, exc)
+            before = exc
+            exc, late = reduce_vector(private, exc, place, refused)
+            if exc is not before:
+                captured = None
+        if is_asked(private) and not private.asking:
+            exc, late = _reduce_again(private, exc, late, place, refused)
+            woke = True
+        if is_success(private):
+            failure = None
+            if is_told(private):
+                private.beacon.flush()
+            _close(private, None)
+        else:
+            woke = woke or is_told(private)
+            verdict = read_verdict(private)
+            failure = fail_with_peers(
+                private, exc, verdict, captured=captured, refused=refused, woke=woke
+            )
+            private.settled = (verdict.depth, failure)
+            _close(private, verdict.depth)
+            note_skip()
+    except PeerFailure as woken:
+        # A region around this one, on another communicator, has failed. The
+        # other ranks here learn it too, and nobody waits for this one.
+        tell_outside(private)
+        _close(private, None)
+        note_skip()
+        return woken if exc is None else exc
+    except BaseException as error:
+        raise close_broken(private, exc, error)  # noqa: B904 it is the same one
+    if late is not None:
+        raise late
+    return failure
+
+
+def _reduce_again(
+    private: Private,
+    exc: BaseException | None,
+    late: BaseException | None,
+    place: int,
+    refused: bool,  # noqa: FBT001 as it came
+) -> tuple[BaseException | None, BaseException | None]:
+    """Do the reduction again, after one in which a peer asked to be woken.
+
+    Collective over comm. Nobody had failed, and this rank was not asking: its
+    agreement is to come. Once a communicator, so its price does not count.
+
+    Returns:
+        What `reduce_vector` returns.
+    """
+    if late is not None:
+        exc = late  # whatever a signal's handler raised is a failure by then
+        _prepare(private, exc, refused=False)
+    return reduce_vector(private, exc, place, refused)
+
+
+def _prepare(
+    private: Private, exc: BaseException | None, *, refused: bool
+) -> Bundle | None:
+    """Look whether this rank is to agree here; wake those who wait for it.
+
+    Not collective.
+
+    Returns:
+        The record of its failure, made while nobody waits for this rank alone.
+
+    Raises:
+        PeerFailure: A region around this one has failed.
+    """
+    if private.watched:
+        look_outside(private)
+    if exc is None:
+        return None
+    if outermost() is not private:
+        note_skip()
+    private.failed_at = time.monotonic()
+    private.spooled = keep_failure(step_of(private.steps[-1]), exc)
+    if private.wakes:
+        announce(private)
+    return None if refused else capture_early(private, exc)
+
+
+def _close(private: Private, failed_depth: int | None) -> None:
+    """Forget the innermost region; past the failed one all count anew, alike."""
+    if failed_depth == len(private.steps):
+        private.settled = None
+        private.counts[-2] = 0
+    del private.steps[-1], private.counts[-1]
+    private.over = 0
+    close_region(private)
