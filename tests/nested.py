@@ -145,8 +145,9 @@ class Generator:
     def guard(
         self, active: frozenset[int], around: tuple[str, ...], families: list[str]
     ) -> Guard:
-        # The world is around most often, as in most programs.
-        first = not around and self.rng.random() < 0.6
+        # The world is around most often, as in most programs. Where groups overlap
+        # it must be: nobody else knows of a rank that fails before it comes to one.
+        first = not around and (not self.contained or self.rng.random() < 0.6)
         family = "world" if first else self.rng.choice(families)
         members = frozenset(r for g in self.groups[family] for r in g)
         body = self.body(active & members, (*around, family))
@@ -177,7 +178,8 @@ def generate(seed: int, size: int, *, contained: bool) -> Program:
     Args:
         seed: Of all that is random in it.
         size: Ranks.
-        contained: Whether a guard's group lies within that of each one around it.
+        contained: Whether a guard's group lies within that of each one around it; if
+            not, the world is around all.
     """
     rng = random.Random(f"{seed} {size} {contained}")
     return Generator(rng, size, contained=contained).program(seed)
