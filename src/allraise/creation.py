@@ -130,7 +130,8 @@ def _connect(private: Private, plain: MPI.Intracomm) -> None:
     mine = array("q", [-is_active(), new_ident(), new_ident()])
     most = array("q", bytes(8 * len(mine)))
     duplicate.Allreduce(mine, most, MPI.MAX)
-    private.comm, private.gates = duplicate, Gates(most[1])
+    private.communicate_on(duplicate, MPI.INT64_T)
+    private.gates = Gates(most[1])
     private.channel, private.beacon = make_channels(
         duplicate, lane, most[2], _interruption, revokes=most[0] < 0
     )

@@ -13,6 +13,7 @@ issue 784), which deadlocks with a thread that holds it elsewhere.
 from __future__ import annotations
 
 from array import array
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Private:
         handle: Of the user's communicator.
         comm: The private duplicate; None where there is one rank, which has
             nobody to talk to.
+        reduce: Reduces `mine` to `total` on it.
         rank: This rank in it, the same as in the user's communicator.
         size: Its size.
         counts: One number for each open region and one for the top: how many
@@ -109,6 +111,7 @@ class Private:
         "op",
         "over",
         "rank",
+        "reduce",
         "sent",
         "settled",
         "size",
@@ -134,7 +137,8 @@ class Private:
         self.lifeboat: Any = None
         self.spooled = False
         self.closed = False
-        self.comm = comm
+        self.comm: Any = None
+        self.reduce: Callable[[], object] = _never
         self.rank = rank
         self.size = size
         self.op = op
@@ -150,7 +154,22 @@ class Private:
         # Preallocated: the success path allocates nothing.
         self.mine = array("q", bytes(8 * VECTOR_LENGTH))
         self.total = array("q", bytes(8 * VECTOR_LENGTH))
+        if comm is not None:
+            self.communicate_on(comm)
         self.note_plain()
+
+    def communicate_on(self, comm: Any, datatype: Any = None) -> None:
+        """Take the communicator that agreements run on. Not collective.
+
+        Args:
+            comm: The private duplicate.
+            datatype: Of a number. mpi4py takes 0.3 us more to find it itself.
+        """
+        vectors: list[Any] = [self.mine, self.total]
+        if datatype is not None:
+            vectors = [(vector, VECTOR_LENGTH, datatype) for vector in vectors]
+        self.comm = comm
+        self.reduce = partial(comm.Allreduce, *vectors, self.op)
 
     def listens(self) -> bool:
         """Tell whether messages can end an agreement here, or pass through it."""

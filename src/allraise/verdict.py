@@ -129,7 +129,7 @@ def succeeds(private: Private, depth: int, place: int) -> bool:
     mine, total = private.mine, private.total
     place -= depth << _PLACE_BITS
     _PACK_INTO(mine, 0, 0, 0, place, digest, -digest, 0, 0, 0)
-    private.comm.Allreduce(mine, total, private.op)
+    private.reduce()
     return bool(total == mine)  # all sent the same, and that was no failure
 
 
@@ -179,7 +179,7 @@ def reduce_vector(
                 -token,
                 _asks_or_told(private),
             )
-            private.comm.Allreduce(mine, total, private.op)
+            private.reduce()
         except BaseException as error:
             if is_of_mpi(error):
                 raise

@@ -50,7 +50,6 @@ class Rules:
     depths: bool = True  # a failure further in does not end what is around
     settled_around: bool = True  # regions within a settled one do not agree
     twins: bool = True  # communicators of the same ranks always listen
-    refusing: bool = True  # regions outside of the outermost one: the user's to avoid
     standing: bool = True  # ranks that wait for each other end the outermost one
     ends: bool = True  # who skips something tells so at the end of that
     doors: bool = True  # agreements on the outermost, further in, are waited for
@@ -179,11 +178,6 @@ class Rank:
             yield from self.guard(statement.family, statement.step, statement.body)
 
     def guard(self, family, step, body):
-        root = self.root()
-        is_outside = root and not root.members.issuperset(self.groups[family])
-        if is_outside and self.rules.refusing:
-            root.skips = True  # others may come in
-            raise Failed
         side = self.known.get(family)
         if side is None:
             side = yield from self.create(family)

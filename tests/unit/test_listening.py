@@ -102,6 +102,7 @@ def test_a_region_in_which_mpi_fails_is_closed(broken, monkeypatch):
 
     def main(comm):
         monkeypatch.setattr(comm, broken, fail)
+        comm.private.communicate_on(comm)
         own = ValueError("own")
         with pytest.raises(MPIError) as raised, guard(comm, "block"):
             raise own
