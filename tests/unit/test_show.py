@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -169,13 +170,15 @@ def test_a_terminal_that_knows_little_gets_escapes(tmp_path):
 
 
 def test_a_reader_that_goes_away_is_no_error(path):
+    show = [sys.executable, "-m", "allraise", "show", str(path)]
     process = subprocess.run(  # noqa: PLW1510 of head
-        f"{sys.executable} -m allraise show {path} | head -1",
+        f"{shlex.join(show)} | head -1",
         shell=True,
         capture_output=True,
         text=True,
         timeout=60,
     )
+    assert process.stdout.count("\n") == 1
     assert process.stderr == ""
 
 
