@@ -7,6 +7,7 @@ records; knows nothing of with statements. One region, entry to exit::
     (user)
     leave    Allreduce(MAX) of eight int64                    every rank, always
              | nobody failed, all at one step: return         the success path
+             | else, with room to call and signals held back, see `closing`:
              | all carry one agreed failure: pass it on
              | else capture -> gather to the root -> bcast a summary
              outcome: one CheckpointException a rank

@@ -248,7 +248,7 @@ class _Job:
         self._install_hooks()
         is_ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         if is_ours:
-            handler = self.witness.on_sigterm
+            handler = self.witness.alarm.on_sigterm
             NEVER_RAISE.append(handler)
             signal.signal(signal.SIGTERM, handler)
         self.spool.watch_crashes(sigterm=is_ours)
@@ -271,7 +271,7 @@ class _Job:
         """Be as if there were no allraise, in a forked child."""
         if threading.current_thread() is threading.main_thread():
             signal.set_wakeup_fd(-1)
-            if signal.getsignal(signal.SIGTERM) == self.witness.on_sigterm:
+            if signal.getsignal(signal.SIGTERM) == self.witness.alarm.on_sigterm:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._after_fork()
 

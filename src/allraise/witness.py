@@ -23,19 +23,19 @@ import contextlib
 import os
 import queue
 import select
-import signal
 import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from allraise.alarm import Alarm
 from allraise.bundle import Bundle
 from allraise.collector import ANSWER_S, HOOK_S, Collector, Outcome
 from allraise.damage import WireError
 from allraise.private import resolve_comm
 from allraise.ranks import RankSet
 from allraise.record import Record, dump_plain, load_plain
-from allraise.stacks import Pulse, call_in_progress, never_returns, stack_record
+from allraise.stacks import call_in_progress, never_returns, stack_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 
 # How soon rank 0 says that it has heard of a failure, unless it is stuck itself.
 HEARD_S: Final = 4.0
-
-# A main thread that has not run Python for so long is not about to handle Ctrl-C.
-INTERRUPT_S: Final = 1.0
 
 # Leaving early must not lose the word that one has left.
 FLUSH_S: Final = 2.0
@@ -110,13 +107,11 @@ class Witness(threading.Thread):
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_r, False)
         os.set_blocking(self._wake_w, False)
-        self._pulse = Pulse()
-        self._interrupted_at: float | None = None
+        self.alarm = Alarm(self._tell_signal, self._hand_over_signal)
         self._collecting_rank = 0
         self._collector = self._make_collector() if carrier.rank == 0 else None
         self._told: list[Message] = []
         self._running = True
-        self._over = False  # the job ends, SIGTERM is no news any more
 
     # -- for the main thread -----------------------------------------------------
 
@@ -155,6 +150,10 @@ class Witness(threading.Thread):
                 if event.wait(0.5):
                     return True
         return event.is_set()
+
+    def _hand_over_signal(self, number: int) -> None:
+        self.post("signal", number)
+        self._wait(self.ended, self._grace_s + ANSWER_S + 1)
 
     def leave(self, record: Record, *, wait: Callable[[], bool]) -> None:
         """Say that this rank has reached the end, and stop.
@@ -197,14 +196,13 @@ class Witness(threading.Thread):
         with contextlib.suppress(BlockingIOError):
             for number in os.read(self._wake_r, 4096):
                 if number:
-                    self._on_signal(number)
+                    self.alarm.take(number)
         while not self._inbox.empty():
             self._do(self._inbox.get())
         for source, data in self._carrier.receive():
             with contextlib.suppress(WireError):
                 self._on_message(source, load_plain(data))
-        if self._interrupted_at is not None:
-            self._watch_interrupt()
+        self.alarm.watch()
         if self._collector is not None:
             self._collector.step(time.monotonic())
             if self._collector.all_left:
@@ -217,7 +215,7 @@ class Witness(threading.Thread):
         if kind == "tell":
             self._tell(rest[0])
         elif kind == "signal":
-            self._on_signal(rest[0])
+            self.alarm.take(rest[0])
         elif kind == "collect" and self._collector is None:
             self._collector = self._make_collector()
             self._collecting_rank = self._carrier.rank
@@ -240,6 +238,11 @@ class Witness(threading.Thread):
         self._send(self._collecting_rank, message)
         flush_output()
 
+    def _tell_signal(self, number: int, name: str, record: Record) -> None:
+        if all(message[0] != "signalled" for message in self._told):
+            bundle = self.own_bundle(record)
+            self._tell(("signalled", number, name, bundle.encode()))
+
     def _retell(self) -> None:
         for message in self._told:
             self._send(self._collecting_rank, message)
@@ -252,7 +255,7 @@ class Witness(threading.Thread):
             if source != self._carrier.rank:  # which has published all there is
                 self._collector = None
             self.code = rest[0]
-            self._over = True
+            self.alarm.is_over = True
             self.ended.set()
         elif kind == "abort":
             self.may_abort.set()
@@ -278,7 +281,7 @@ class Witness(threading.Thread):
             self._retell()
             return
         call = call_in_progress()
-        silent_s = self._pulse.silent_s() if left else 0.0
+        silent_s = self.alarm.pulse.silent_s() if left else 0.0
         for_good = False
         if call is not None:
             gone = RankSet.from_ranges(left)
@@ -292,7 +295,7 @@ class Witness(threading.Thread):
         state = ("state", number, data, silent_s if call else 0.0, for_good)
         self._send(source, state)
         if not left:
-            self._over = True
+            self.alarm.is_over = True
             flush_output()
 
     def _finish(self, collector: Collector) -> None:
@@ -311,38 +314,3 @@ class Witness(threading.Thread):
             self._send(min(collector.failed), ("abort",))
         self._carrier.flush(FLUSH_S)
         self._end_job(collector.code)
-
-    # -- signals -----------------------------------------------------------------
-
-    def on_sigterm(self, number: int, _frame: object) -> None:
-        """Handle SIGTERM, in the main thread, if that runs Python again."""
-        if not self._over:
-            self.post("signal", number)
-            self._wait(self.ended, self._grace_s + ANSWER_S + 1)
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    def _on_signal(self, number: int) -> None:
-        handler = signal.getsignal(number)
-        if number == signal.SIGTERM and handler == self.on_sigterm:
-            self._signalled(number)
-        if number == signal.SIGINT and handler is signal.default_int_handler:
-            self._pulse.silent_s()
-            self._interrupted_at = time.monotonic()
-
-    def _watch_interrupt(self) -> None:
-        """Act on a Ctrl-C that the main thread cannot see within MPI."""
-        if not self._pulse.silent_s():
-            self._interrupted_at = None
-        elif time.monotonic() - (self._interrupted_at or 0) > INTERRUPT_S:
-            self._interrupted_at = None
-            self._signalled(signal.SIGINT)
-
-    def _signalled(self, number: int) -> None:
-        if self._over or any(message[0] == "signalled" for message in self._told):
-            return
-        name = signal.Signals(number).name
-        call = call_in_progress()
-        where = f"in {call.text}" if call else ""
-        bundle = self.own_bundle(stack_record("signalled", name, where))
-        self._tell(("signalled", number, name, bundle.encode()))

@@ -29,7 +29,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (2, "tree page publishing ending"),
         (2, "report"),
         (2, "exceptions showing"),
-        (3, "private carrier gathering mismatch stall hang collector"),
+        (3, "private carrier gathering mismatch stall hang collector alarm"),
         (3, "nesting verdict witness contribution"),
         (3, "spool exits uncaught"),
         (3, "meeting"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from allraise import witness
+from allraise import alarm
 from allraise.carrier import FileCarrier
 from allraise.record import Frame
 from allraise.stacks import Pulse, program_frames, stack_record
@@ -54,7 +54,7 @@ def test_a_stack_ends_where_the_handler_of_sigterm_begins():
         return Frame(filename, 1, 1, 0, 0, name, "")
 
     program = (frame("job.py", "<module>"), frame("job.py", "on_sigterm"))
-    handler = frame(witness.__file__, "on_sigterm")
+    handler = frame(alarm.__file__, "on_sigterm")
     inside = frame(threading.__file__, "wait")
     assert program_frames((*program, handler, inside)) == program
     assert program_frames((*program, inside)) == (*program, inside)
