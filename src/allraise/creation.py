@@ -31,6 +31,7 @@ from allraise.impasse import consider, look
 from allraise.lane import LEAKED, UNKNOWN
 from allraise.nesting import OPEN, enclosing, note_twins, watch_anew, within
 from allraise.parts import is_of_mpi
+from allraise.polling import way_to
 from allraise.private import Private, known_private, register
 from allraise.standing import Gate
 from allraise.survivors import end_if_died_first, watch_exit
@@ -209,8 +210,7 @@ def _exchange(
     Raises:
         PeerFailure: A region around has failed, and the gate, if any, is closed.
     """
-    from mpi4py import MPI
-
+    wait_any = way_to("Waitany")
     first = not gates.entered
     rank = ranks.index(outer.rank)
     tag = TAG_MEETING + gates.ident % N_TAGS
@@ -224,20 +224,24 @@ def _exchange(
         if not send.Test():
             LEAKED.append(send)
         watched = [request, *(beacon.listen for beacon in beacons)]
-        while True:
-            consider(OPEN.regions[0], meeting)
-            failed = [beacon for beacon in beacons if beacon.has_failed_around]
-            closed = first or any(b.announced.closes(gates) for b in beacons)
-            if failed and closed:
+        try:
+            while True:
+                consider(OPEN.regions[0], meeting)
+                failed = [beacon for beacon in beacons if beacon.has_failed_around]
+                closed = first or any(b.announced.closes(gates) for b in beacons)
+                if failed and closed:
+                    failed[-1].announce()  # that this rank will not be there
+                    raise failed[-1].interruption(failed[-1].failed_rank, _OPERATION)
+                place = wait_any(watched)
+                if place == 0:
+                    break
+                beacons[place - 1].read()
+        except BaseException:  # of a signal's handler, too
+            if request:
                 # Small enough never to arrive late, and tagged for this alone.
                 request.Cancel()
                 request.Wait()
-                failed[-1].announce()  # that this rank will not be there
-                raise failed[-1].interruption(failed[-1].failed_rank, _OPERATION)
-            place = MPI.Request.Waitany(watched)
-            if place == 0:
-                break
-            beacons[place - 1].read()
+            raise
         distance *= 2
 
 

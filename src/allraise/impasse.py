@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from allraise.lane import LEAKED
 from allraise.nesting import OPEN, contains, watch_nothing, within
+from allraise.polling import way_to
 from allraise.standing import Gate, Stand, never_open
 
 if TYPE_CHECKING:
@@ -138,9 +139,8 @@ def _pass_door(root: Private) -> BaseException | None:
     Returns:
         The failure of this rank, where it has found that there is no way on.
     """
-    from mpi4py import MPI
-
     beacon = root.beacon
+    wait_any = way_to("Waitany")
     beacon.door.entered += 1
     number = beacon.door.entered
     gate = Gate(beacon.door.ident, number, frozenset(range(root.size)))
@@ -161,7 +161,7 @@ def _pass_door(root: Private) -> BaseException | None:
                     request.Wait()
                     beacon.announce()  # that this rank enters nothing before
                     return _ended(root) if beacon.standing.is_over else None
-                if MPI.Request.Waitany([request, beacon.listen]) == 0:
+                if wait_any([request, beacon.listen]) == 0:
                     break
                 beacon.read()
         distance *= 2

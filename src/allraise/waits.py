@@ -9,9 +9,8 @@ Owns the waiting of a rank on a lane (`lane`), which a message on the channel
     pass_gate      a numbered gate  Waitany([Ibarrier, listen]), see `gates`
     poll           none             Test(listen)
 
-Always inside MPI and without the GIL: loops of ``Test`` are 40-200 times slower
-under MPICH when cores are busy. Not collective, but for the gates: each is one
-rank's part of an operation.
+Which waiting shares a core with other ranks is known to `polling`. Not collective,
+but for the gates: each is one rank's part of an operation.
 """
 
 from __future__ import annotations
@@ -20,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from allraise.gates import Announced, Gates
 from allraise.lane import LEAKED, Lane
+from allraise.parts import is_of_mpi
+from allraise.polling import way_to
 from allraise.standing import Standing
 
 if TYPE_CHECKING:
@@ -50,8 +51,6 @@ class Waits(Lane):
         ident: int,
         interruption: Interruption,
     ) -> None:
-        from mpi4py import MPI
-
         super().__init__(private, lane, ident, interruption)
         self.announced = Announced()
         #: channels of enclosing guards whose group contains this one's, inner first
@@ -62,7 +61,7 @@ class Waits(Lane):
         self.door = Gates(ident ^ 2)
         #: looks where this rank stands, at a gate of a channel or elsewhere
         self.look: Callable[[Waits, Gates | None], None] = _never_look
-        self._waitany = MPI.Request.Waitany  # what subclasses of Request override
+        self._waitany = way_to("Waitany")
 
     def read(self) -> None:
         """Take in what `listen` has received, and listen again. Not collective."""
@@ -99,8 +98,9 @@ class Waits(Lane):
         """Do what `waitany` does (``Waitany`` or ``waitany``), or raise."""
         self._give_up_if_failed(requests, operation)
         watched = [*requests, *self._listens()]
+        wait = way_to(waitany.__name__)
         while True:
-            result = waitany(watched, status)
+            result = wait(watched, status)
             i = result[0] if isinstance(result, tuple) else result
             if i < len(requests):
                 return result
@@ -122,8 +122,9 @@ class Waits(Lane):
         """
         self._give_up_if_failed(requests, operation)
         watched = [*requests, *self._listens()]
+        wait = way_to(waitsome.__name__)
         while True:
-            result = waitsome(watched, statuses)
+            result = wait(watched, statuses)
             places, objects = result if isinstance(result, tuple) else (result, None)
             done = []
             for k, i in enumerate(places):
@@ -184,21 +185,53 @@ class Waits(Lane):
         gates.entered += 1
         self._look(gates)
         if self.failed or self.enclosing:
-            self._give_up_if_closed(gates, [], operation)
+            closed = self._closed_by(gates)
+            if closed >= 0:
+                self._give_up([], operation, closed)
         gate = start()
-        watched = [gate, self.listen]
-        if self.enclosing:
-            watched += [channel.listen for channel in self.enclosing]
-        try:
-            while i := self._waitany(watched):
-                self._heard(i - 1, gates)
-                self._give_up_if_closed(gates, [gate, start], operation)
-        except BaseException as exc:
-            if gate:
-                LEAKED.extend((gate, start))  # it holds the gate's buffers
-                raise
-            return exc
-        return None
+        closed, late = self._wait_at(gate, start, gates)
+        if closed >= 0:
+            try:
+                self._give_up([gate, start], operation, closed)
+            except BaseException:
+                if late is None:
+                    raise
+                raise late  # noqa: B904 with the interruption as its context
+        return late
+
+    def _wait_at(
+        self, gate: MPI.Request, start: object, gates: Gates
+    ) -> tuple[int, BaseException | None]:
+        """Wait until a gate opens or is closed.
+
+        Returns:
+            Whose failure has closed it, or -1; and what a signal's handler raised.
+        """
+        watched = [gate, *self._listens()] if self.enclosing else [gate, self.listen]
+        late: BaseException | None = None
+        is_deaf = False
+        while gate:  # it is null when it is done
+            try:
+                if is_deaf:
+                    for channel in (self, *self.enclosing):
+                        channel.hear()
+                    is_deaf = False
+                else:
+                    i = self._waitany(watched)
+                    if not i:
+                        break
+                    self._heard(i - 1, gates)
+                closed = self._closed_by(gates)
+                if closed >= 0:
+                    return closed, late
+            except BaseException as error:
+                if is_of_mpi(error) or issubclass(type(error), RecursionError):
+                    LEAKED.extend((gate, start))  # it holds the gate's buffers
+                    raise
+                # Of a signal's handler: the others count on this rank beyond the
+                # gate, if it opens. It may have come between receipt and reading.
+                late, is_deaf = error, True
+        return -1, late
 
     def hear(self) -> None:
         """Take in what peers have told so far. Not collective, never waits."""
@@ -241,14 +274,14 @@ class Waits(Lane):
         if self.failed or any(c.has_failed_around for c in self.enclosing):
             self._give_up(abandoned, operation)
 
-    def _give_up_if_closed(
-        self, gates: Gates, abandoned: Sequence[object], operation: str
-    ) -> None:
+    def _closed_by(self, gates: Gates) -> int:
+        """Return whose failure closes the gate entered last: 0 this, or -1."""
         for i, channel in enumerate((self, *self.enclosing)):
             # A failure within this region's own ends nothing here.
             counts = i == 0 or channel.has_failed_around
             if counts and channel.announced.closes(gates):
-                self._give_up(abandoned, operation, i)
+                return i
+        return -1
 
     def _give_up(
         self, abandoned: Sequence[object], operation: str, outer: int = 0

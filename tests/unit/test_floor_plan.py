@@ -17,10 +17,11 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
     (floor, frozenset(names.split()))
     for floor, names in (
         (0, "damage"),
-        (0, "record ranks settings signals values census watchdog completions"),
+        (0, "record ranks settings signals values census watchdog completions polling"),
         (0, "gates standing operations pending objects alone"),
         (0, "frames bundle lane neighbours"),
-        (0, "parts messaging trees waits"),
+        (0, "parts"),
+        (0, "messaging trees waits"),
         (0, "bodies channel interruptible"),
         (0, "ulfm"),
         (1, "capture rebuild render grouping"),

@@ -1,0 +1,87 @@
+"""How a rank waits for the first of several requests.
+
+Owns the choice between two ways, of which each is right for one family of MPIs::
+
+    Open MPI           Waitany            gives the processor away while it waits
+    MPICH, Intel MPI   Testany, yield     their Waitany never does (their Wait does)
+
+Measured with an ``Ibarrier`` and a receive, on 2 cores, microseconds each:
+
+    ranks                     2       4       8
+    MPICH 5.0.2, Waitany    2.1    4819   22527
+    MPICH 5.0.2, yielding   2.3      20      86
+    MPICH 5.0.2, Barrier    2.8      26      91
+
+Not collective.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Looks before the processor is given away: with a core for each rank, a peer's
+# message is there within that time, some three microseconds.
+N_LOOKS: Final = 8
+_LOOK_BEFORE: Final = range(N_LOOKS)
+
+# For each way to wait the way to look, whether something was found, and what the
+# former would have returned then.
+_LOOKS: Final[dict[str, tuple[str, Callable[[Any], bool], Callable[[Any], Any]]]] = {
+    "waitany": ("testany", lambda found: found[1], lambda found: (found[0], found[2])),
+    "Waitsome": ("Testsome", lambda found: found != [], lambda found: found),
+    "waitsome": ("testsome", lambda found: found[0] != [], lambda found: found),
+}
+
+
+@cache
+def way_to(name: str) -> Callable[..., Any]:
+    """Return how to wait as mpi4py's ``Waitany``, ``waitsome`` and so on do.
+
+    Not collective. What is returned takes requests and a status, as mpi4py's.
+    """
+    from mpi4py import MPI
+
+    if MPI.get_vendor()[0] == "Open MPI":
+        return getattr(MPI.Request, name)  # type: ignore[no-any-return]
+    if name == "Waitany":
+        return _yielding_any(MPI.Request.Testany)
+    look, *of_found = _LOOKS[name]
+    return _yielding(getattr(MPI.Request, look), *of_found)
+
+
+def _yielding_any(look: Callable[..., tuple[int, bool]]) -> Callable[..., int]:
+    """As the other one, without the calls: every ``g.comm`` operation waits here."""
+
+    def wait_any(requests: Any, status: Any = None) -> int:
+        for _ in _LOOK_BEFORE:
+            place, is_done = look(requests, status)
+            if is_done:
+                return place
+        while True:
+            os.sched_yield()
+            place, is_done = look(requests, status)
+            if is_done:
+                return place
+
+    return wait_any
+
+
+def _yielding(
+    look: Callable[..., Any],
+    is_found: Callable[[Any], bool],
+    result_of: Callable[[Any], Any],
+) -> Callable[..., Any]:
+    def wait(requests: Any, status: Any = None) -> Any:
+        n_looks = 0
+        while not is_found(found := look(requests, status)):
+            n_looks += 1
+            if n_looks > N_LOOKS:
+                os.sched_yield()
+        return result_of(found)
+
+    return wait
