@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from allraise.bundle import Bundle
 from allraise.parts import describe
+from allraise.polling import receive
 from allraise.ranks import RankSet
 from allraise.record import minimal
 
@@ -128,7 +129,7 @@ def gather_bundle(private: Private, own: Bundle, root: int) -> Bundle:
             break
         if peer < private.size:
             source = (peer + root) % private.size
-            received = private.comm.recv(None, source, TAG_TREE)
+            received = receive(private.comm, source, TAG_TREE)
             if received:
                 other = _decode(received, source)
                 try:
@@ -163,7 +164,7 @@ def spread_bytes(private: Private, data: bytes, root: int) -> bytes:
         step <<= 1
     if relative:  # matched by the send of the parent in its own loop
         parent = (relative - step + root) % size
-        data = private.comm.recv(None, parent, TAG_SPREAD)
+        data = receive(private.comm, parent, TAG_SPREAD)
     while step > 1:
         step >>= 1
         if relative + step < size:

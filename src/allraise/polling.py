@@ -18,11 +18,14 @@ Not collective.
 from __future__ import annotations
 
 import os
+import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from mpi4py import MPI
 
 # Looks before the processor is given away: with a core for each rank, a peer's
 # message is there within that time, some three microseconds.
@@ -46,12 +49,30 @@ def way_to(name: str) -> Callable[..., Any]:
     """
     from mpi4py import MPI
 
-    if MPI.get_vendor()[0] == "Open MPI":
+    if _yields():
         return getattr(MPI.Request, name)  # type: ignore[no-any-return]
     if name == "Waitany":
         return _yielding_any(MPI.Request.Testany)
     look, *of_found = _LOOKS[name]
     return _yielding(getattr(MPI.Request, look), *of_found)
+
+
+def _yields() -> bool:
+    """Tell whether this MPI gives the core away itself, or there is none at all."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    return mpi is None or mpi.get_vendor()[0] == "Open MPI"
+
+
+def receive(comm: MPI.Intracomm, source: int, tag: int) -> Any:
+    """Receive an object as ``comm.recv`` does.
+
+    Not collective. mpi4py waits in ``MPI_Mprobe``, in which MPICH keeps the core.
+    """
+    if _yields():
+        return comm.recv(None, source, tag)
+    while (message := comm.improbe(source, tag)) is None:
+        os.sched_yield()
+    return message.recv()
 
 
 def _yielding_any(look: Callable[..., tuple[int, bool]]) -> Callable[..., int]:
