@@ -26,7 +26,6 @@ from __future__ import annotations
 from sys import getrecursionlimit, setrecursionlimit
 from typing import TYPE_CHECKING, Final
 
-from allraise.closing import close_agreed, close_broken, settled_for
 from allraise.nesting import (
     OPEN,
     close_region,
@@ -124,6 +123,8 @@ def wake_from_now_on(private: Private) -> None:
         BaseException: What was agreed instead, or is settled: the peers that are
             on their way out are not to be waited for.
     """
+    from allraise.closing import settled_for
+
     _, due = settled_for(private)
     if due is not None:
         raise due
@@ -210,6 +211,9 @@ def leave(  # noqa: C901, PLR0912, PLR0915 one piece, as signals may come with e
                     tried = None
                 if len(private.steps) != depth or regions[-1] is not private:
                     cut_back(private, depth)
+                # Loaded when the communicator's side was made, see `creation`.
+                from allraise.closing import close_agreed, close_broken
+
                 with signals_held_back():
                     is_begun = True
                     outcome = (

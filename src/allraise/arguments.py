@@ -164,8 +164,9 @@ def check_arguments(
 def private_of(comm: MPI.Intracomm) -> Private:
     """Make this rank's side, see `creation`. Collective over comm."""
     # Late, for most of what allraise is made of comes with it: `import allraise`
-    # is also for those who only read reports.
-    from allraise import creation
+    # is also for those who only read reports. And all that a failure needs: then
+    # may be too late to load anything.
+    from allraise import closing, creation  # noqa: F401 to load it
 
     return creation.private_of(comm)
 

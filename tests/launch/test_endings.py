@@ -31,6 +31,14 @@ def test_the_program_that_goes_well_ends_with_0(end):
     assert ended.stdout.count("reaches the end") == N_RANKS
 
 
+def test_what_a_failure_needs_is_loaded_before_one_can_happen(mpiexec):
+    ended = mpiexec(2, [PROGRAM.replace("endings", "loads")])
+    assert ended.returncode == 0, ended.output
+    told = [line for line in ended.stdout.splitlines() if " loaded [" in line]
+    assert len(told) == 2
+    assert "allraise" not in ended.stdout
+
+
 @pytest.mark.parametrize("n_ranks", [1, N_RANKS])
 def test_after_mpi_was_finalized_a_guard_says_so(n_ranks):
     """Each rank, in output of its own: the launcher ends the others at the first."""
