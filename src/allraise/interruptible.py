@@ -129,7 +129,10 @@ def _gated(base: type, name: str) -> Any:
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         check_buffers(args[:n_buffers])
-        late = self.pass_gate(name)
+        channel = self._channel
+        if self._generation != channel.generation:
+            raise channel.stale(name)
+        late = channel.pass_gate(self.plain.Ibarrier, self._gates, name)
         if late is None:
             return plain(self, *args, **kwargs)
         try:

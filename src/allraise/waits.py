@@ -183,7 +183,8 @@ class Waits(Lane):
             collective: the others are in it already.
         """
         gates.entered += 1
-        self._look(gates)
+        if self.standing.is_active or self.enclosing:
+            self._look(gates)
         if self.failed or self.enclosing:
             closed = self._closed_by(gates)
             if closed >= 0:
