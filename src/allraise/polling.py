@@ -101,7 +101,7 @@ def _yielding(
         n_looks = 0
         while not is_found(found := look(requests, status)):
             n_looks += 1
-            if n_looks > N_LOOKS:
+            if n_looks >= N_LOOKS:
                 os.sched_yield()
         return result_of(found)
 
