@@ -9,7 +9,7 @@ of them. ::
     .venv/openmpi/bin/python benchmarks/fault_matrix.py run --plain
     .venv/openmpi/bin/python benchmarks/fault_matrix.py run --ulfm
     .venv/mpich/bin/python benchmarks/fault_matrix.py run
-    python3 benchmarks/fault_matrix.py write
+    .venv/openmpi/bin/python benchmarks/fault_matrix.py write
 
 Ends with 1 if a row did not end as it must.
 """
