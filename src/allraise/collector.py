@@ -76,6 +76,8 @@ class Collector:
         grace_s: How long to wait for more failures after the first.
         send: Sends a message to a rank.
         publish: Shows and stores the outcome; called once.
+        answer_s: How long ranks that have not failed may take to say where they
+            stand.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Collector:
         grace_s: float,
         send: Callable[[int, Message], None],
         publish: Callable[[Outcome], None],
+        answer_s: float = ANSWER_S,
     ) -> None:
         self.size = size
         self.phase = "idle"
@@ -91,6 +94,7 @@ class Collector:
         self.failed: dict[int, Message] = {}
         self.left: dict[int, bytes] = {}
         self._grace_s = grace_s
+        self._answer_s = answer_s
         self._send = send
         self._publish = publish
         self._signalled: dict[int, Message] = {}
@@ -144,7 +148,7 @@ class Collector:
         for rank in ranks:
             self._send(rank, ("ask", self._ask_number, left))
         signalled = self._signalled and not self.failed
-        self._deadline = now + (SIGNAL_GRACE_S if signalled else ANSWER_S)
+        self._deadline = now + (SIGNAL_GRACE_S if signalled else self._answer_s)
 
     def step(self, now: float) -> None:
         """Go on, if there is anything to do."""

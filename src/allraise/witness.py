@@ -49,6 +49,9 @@ HEARD_S: Final = 4.0
 # Leaving early must not lose the word that one has left.
 FLUSH_S: Final = 2.0
 
+# Turns of a carrier that a rank may take to answer: there, and back.
+ANSWER_TURNS: Final = 8
+
 # How often the collecting rank looks when there is something to collect.
 BUSY_POLL_S: Final = 0.002
 
@@ -100,6 +103,8 @@ class Witness(threading.Thread):
         self._all_left = threading.Event()
         self._carrier = carrier
         self._grace_s = grace_s
+        # On a busy node a carrier is late by several of its turns.
+        self._answer_s = ANSWER_S + ANSWER_TURNS * carrier.poll_s
         self._publish = publish
         self._end_job = end_job
         self._quit = quit_rank
@@ -138,7 +143,7 @@ class Witness(threading.Thread):
         self.post("tell", message)
         if not self._wait(self.heard, HEARD_S + self._carrier.poll_s):
             self.post("collect")
-        limit = self._grace_s + ANSWER_S + HOOK_S + 2 * HEARD_S
+        limit = self._grace_s + self._answer_s + HOOK_S + 2 * HEARD_S
         if not self._wait(self.ended, limit):
             self.post("collect")
             self._wait(self.ended, limit)
@@ -153,7 +158,7 @@ class Witness(threading.Thread):
 
     def _hand_over_signal(self, number: int) -> None:
         self.post("signal", number)
-        self._wait(self.ended, self._grace_s + ANSWER_S + 1)
+        self._wait(self.ended, self._grace_s + self._answer_s + 1)
 
     def leave(self, record: Record, *, wait: Callable[[], bool]) -> None:
         """Say that this rank has reached the end, and stop.
@@ -224,7 +229,13 @@ class Witness(threading.Thread):
             self._running = False
 
     def _make_collector(self) -> Collector:
-        return Collector(self._carrier.size, self._grace_s, self._send, self._publish)
+        return Collector(
+            self._carrier.size,
+            self._grace_s,
+            self._send,
+            self._publish,
+            self._answer_s,
+        )
 
     def _send(self, dest: int, message: Message) -> None:
         if dest == self._carrier.rank:

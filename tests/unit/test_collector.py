@@ -20,12 +20,16 @@ from allraise.record import minimal
 class Job:
     """A collector with a clock, and what it has sent and published."""
 
-    def __init__(self, size, grace_s=2.0):
+    def __init__(self, size, grace_s=2.0, **limits):
         self.now = 0.0
         self.sent = []
         self.published = []
         self.collector = Collector(
-            size, grace_s, lambda *sent: self.sent.append(sent), self.published.append
+            size,
+            grace_s,
+            lambda *sent: self.sent.append(sent),
+            self.published.append,
+            **limits,
         )
 
     def say(self, rank, *message):
@@ -57,6 +61,19 @@ class Job:
             for ranks, record in outcome.bundle.records()
             for rank in ranks
         }
+
+
+def test_ranks_that_a_slow_carrier_reaches_have_longer_to_answer():
+    job = Job(2, answer_s=3 * ANSWER_S)
+    job.fail(1)
+    job.pass_time(2.1)
+    _, number = job.asked()
+    job.pass_time(2 * ANSWER_S)
+    assert job.published == []
+    job.answer(0, number)
+    job.pass_time(0.1)
+    job.pass_time(0.1)
+    assert job.told() == {0: "blocked", 1: "ValueError"}
 
 
 def test_nothing_is_published_while_nothing_happens():
