@@ -8,8 +8,8 @@ Owns the choice between two ways, of which each is right for one family of MPIs:
 Measured with an ``Ibarrier`` and a receive, on 2 cores, microseconds each:
 
     ranks                     2       4       8
-    MPICH 5.0.2, Waitany    2.1    4819   22527
-    MPICH 5.0.2, yielding   2.3      20      86
+    MPICH 5.0.2, Waitany    1.3    5116   23440
+    MPICH 5.0.2, yielding   1.9      19      95
     MPICH 5.0.2, Barrier    2.8      26      91
 
 Not collective.
