@@ -211,7 +211,7 @@ def leave(  # noqa: C901, PLR0912, PLR0915 one piece, as signals may come with e
                     tried = None
                 if len(private.steps) != depth or regions[-1] is not private:
                     cut_back(private, depth)
-                # Loaded when the communicator's side was made, see `creation`.
+                # Loaded when the side was made, see `arguments.private_of`.
                 from allraise.closing import close_agreed, close_broken
 
                 with signals_held_back():

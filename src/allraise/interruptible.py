@@ -129,10 +129,7 @@ def _gated(base: type, name: str) -> Any:
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         check_buffers(args[:n_buffers])
-        channel = self._channel
-        if self._generation != channel.generation:
-            raise channel.stale(name)
-        late = channel.pass_gate(self.plain.Ibarrier, self._gates, name)
+        late = self.pass_gate(name)
         if late is None:
             return plain(self, *args, **kwargs)
         try:

@@ -12,7 +12,7 @@ ULFM = pytest.mark.parametrize("ulfm", [False, True], ids=["plain", "ulfm"])
 @pytest.fixture
 def with_ft(ulfm, has_ulfm):
     if ulfm and not has_ulfm:
-        pytest.skip("needs Open MPI 5")
+        pytest.skip("needs Open MPI 5, the only one whose launcher knows --with-ft")
     return ulfm
 
 
