@@ -381,10 +381,11 @@ def watch(setattr_: Any, player_of: Any) -> None:
     """
     real = agreement.leave
 
-    def leave(private, depth, exc, *args, **kwargs):
+    def leave(opened, exc, *args, **kwargs):
+        private = opened[0]
         agrees = private.settled is None
         before = _state(exc)
-        outcome = real(private, depth, exc, *args, **kwargs)
+        outcome = real(opened, exc, *args, **kwargs)
         player = player_of(private)
         if agrees and player is not None:
             entry = _entry(private, exc, outcome, refused=kwargs.get("refused", False))

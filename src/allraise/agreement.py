@@ -23,16 +23,18 @@ between swallowed it. Without this rule one in four random programs deadlocks.
 
 from __future__ import annotations
 
+from _thread import get_ident
 from sys import getrecursionlimit, setrecursionlimit
 from typing import TYPE_CHECKING, Final
 
 from allraise.nesting import (
     OPEN,
+    cell_here,
     close_region,
     cut_back,
     innermost,
     is_within,
-    open_nested,
+    note_nested,
 )
 from allraise.parts import is_a, is_of_mpi, put_on_top
 from allraise.signals import (
@@ -48,7 +50,7 @@ from allraise.waking import look_outside, tell_outside
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from allraise.private import Private, Region
+    from allraise.private import Opened, Private, Region
 
 # Signals whose handlers raise right where a rank begins to agree, one after the
 # other: no more than that can be meant. Also, a rank that cannot do a single call
@@ -56,40 +58,46 @@ if TYPE_CHECKING:
 MAX_TRIES: Final = 100
 
 
-def enter(private: Private, region: Region) -> int:
+def enter(private: Private, region: Region) -> Opened:
     """Open a region.
 
     Not collective.
 
     Returns:
-        Its depth, which `leave` wants to know.
+        What `leave` wants to know of it.
 
     Raises:
         BaseException: The outcome of a failure further out that is settled,
             while this rank is on its way there. It opens nothing.
     """
-    depth = len(private.steps) + 1
+    try:
+        cell = OPEN[get_ident()]
+    except KeyError:
+        cell = cell_here()
     settled = private.settled
-    if settled is not None and depth > settled[0]:
+    if settled is not None and private.depth >= settled[0]:
         raise settled[1]
-    regions = OPEN.regions
-    if not regions or regions[-1] is private:
-        regions += (private,)
-    else:
+    around = cell[0]
+    is_nested = around is not None and around[0] is not private
+    if is_nested:
         prepare_nested(private.size, private.group)
-        open_nested(private)
+    outer, number = private.innermost, private.n_within + 1
+    depth = 1 if outer is None else outer[2] + 1
+    opened = (private, region, depth, number, around, outer, cell)
+    # From here no call, and so no signal's handler, but for a region within another:
+    # it is open, or it is not.
+    private.innermost = cell[0] = opened
+    private.n_within = 0
+    if is_nested:
+        note_nested(private)
     if private.watched:
         try:
             look_outside(private)
         except BaseException:
             tell_outside(private)  # nobody is to wait for this rank within
-            close_region(private)
+            close_region(opened, n_within=number - 1)
             raise
-    # No call since the region is noted, but for nested ones: it is open, or it is not.
-    private.counts[-1] += 1
-    private.counts += (0,)
-    private.steps += (region,)
-    return depth
+    return opened
 
 
 def prepare_nested(size: int, group: MPI.Group | None) -> None:
@@ -130,22 +138,21 @@ def wake_from_now_on(private: Private) -> None:
         raise due
     if private.wakes or private.comm is None:
         return
-    depth = enter(private, "")
+    opened = enter(private, "")
     private.asking = True
     private.note_plain()
     try:
-        outcome = leave(private, depth, None, 0)
+        outcome = leave(opened, None, 0)
     finally:
         private.asking = False
         private.note_plain()
     if outcome is not None:
         raise outcome
-    private.counts[-1] -= 1  # others may not have asked
+    private.n_within -= 1  # others may not have asked
 
 
 def leave(  # noqa: C901, PLR0912, PLR0915 one piece, as signals may come with each call
-    private: Private,
-    depth: int,
+    opened: Opened,
     exc: BaseException | None,
     place: int,
     *,
@@ -156,8 +163,7 @@ def leave(  # noqa: C901, PLR0912, PLR0915 one piece, as signals may come with e
     Collective over comm, unless a failure further out is settled.
 
     Args:
-        private: This rank's side.
-        depth: Of the region, as `enter` told it. Those within that a signal's
+        opened: The region, as `enter` returned it. Those within that a signal's
             handler has kept from closing are forgotten.
         exc: What ended the region on this rank, or None.
         place: Root and ``everywhere``, from `place_of`.
@@ -168,19 +174,19 @@ def leave(  # noqa: C901, PLR0912, PLR0915 one piece, as signals may come with e
         failure already, or where every rank's arguments were refused; None if
         no rank failed.
     """
-    is_reduced, tried, regions = False, None, OPEN.regions
+    private, region, depth, number, around, outer, cell = opened
+    is_reduced, tried = False, None
     private.total[0] = PENDING
     try:
         if (
             exc is None
             and private.is_plain
             and private.settled is None
-            and len(private.steps) == depth
-            and regions[-1] is private
+            and private.innermost is cell[0] is opened
         ):
-            if private.comm is None or succeeds(private, depth, place):
+            if private.comm is None or succeeds(private, region, depth, number, place):
                 # No call and no loop here, so no signal's handler in between.
-                del private.steps[-1], private.counts[-1], regions[-1]
+                private.innermost, private.n_within, cell[0] = outer, number, around
                 return None
             is_reduced = True
     except BaseException as error:
@@ -209,17 +215,17 @@ def leave(  # noqa: C901, PLR0912, PLR0915 one piece, as signals may come with e
                     else:
                         exc, refused = put_on_top(tried, exc), False
                     tried = None
-                if len(private.steps) != depth or regions[-1] is not private:
-                    cut_back(private, depth)
+                if not private.innermost is cell[0] is opened:
+                    cut_back(opened)
                 # Loaded when the side was made, see `arguments.private_of`.
                 from allraise.closing import close_agreed, close_broken
 
                 with signals_held_back():
                     is_begun = True
                     outcome = (
-                        close_agreed(private, exc, place, refused, is_reduced)
+                        close_agreed(opened, exc, place, refused, is_reduced)
                         if tried is None
-                        else close_broken(private, exc, tried)
+                        else close_broken(opened, exc, tried)
                     )
             except BaseException as error:
                 n_tries += 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.agreement import enter, leave, prepare_nested
 from allraise.parts import is_a
-from allraise.private import Private, known_private, resolve_comm, seen_private
+from allraise.private import Private, known_private, resolve_comm
 from allraise.settings import read_settings
 from allraise.verdict import EVERYWHERE
 
@@ -106,7 +106,7 @@ def checked_before(
             and 0 < timeout < _INFINITE
         )
     ):
-        return seen_private(comm)
+        return known_private(comm)
     return None
 
 
@@ -194,10 +194,10 @@ def refuse(private: Private, error: Exception) -> BaseException:
         What this rank must raise.
     """
     try:
-        depth = enter(private, "")
+        opened = enter(private, "")
     except BaseException as due:
         return due
-    return leave(private, depth, error, 0, refused=True) or error
+    return leave(opened, error, 0, refused=True) or error
 
 
 def locate(

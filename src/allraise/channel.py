@@ -115,7 +115,7 @@ class Channel(Waits):
                 with it, so their gates are told too.
             depth: of the region that has failed, where it is not the innermost.
         """
-        is_further_out = self._fail(self.rank, depth or len(self.open))
+        is_further_out = self._fail(self.rank, depth or self.depth_here())
         told = [gates for channel in (self, *inner) for gates in channel.gates]
         told += self.pending
         told += self.gates_within()

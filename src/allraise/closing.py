@@ -36,11 +36,11 @@ from allraise.waking import announce, look_outside, tell_outside
 
 if TYPE_CHECKING:
     from allraise.bundle import Bundle
-    from allraise.private import Private
+    from allraise.private import Opened, Private
 
 
 def close_agreed(
-    private: Private,
+    opened: Opened,
     exc: BaseException | None,
     place: int,
     refused: bool,  # noqa: FBT001
@@ -51,7 +51,7 @@ def close_agreed(
     Collective over comm, unless a failure further out is settled.
 
     Args:
-        private: This rank's side.
+        opened: The region, the innermost of this thread.
         exc: What ended the region on this rank, or None.
         place: Root and ``everywhere``, from `place_of`.
         refused: Whether `exc` says that this rank's arguments were wrong.
@@ -60,15 +60,16 @@ def close_agreed(
     Returns:
         What this rank must raise, or None.
     """
+    private = opened[0]
     if not is_reduced:
         failed_depth, outcome = settled_for(private)
         if outcome is not None:
-            _close(private, failed_depth)
+            _close(opened, failed_depth)
             note_skip()
             return outcome
     if private.comm is None:
-        return _close_alone(private, exc, refused=refused)
-    return _agree(private, exc, place, refused, is_reduced)
+        return _close_alone(opened, exc, refused=refused)
+    return _agree(opened, exc, place, refused, is_reduced)
 
 
 def settled_for(private: Private) -> tuple[int | None, BaseException | None]:
@@ -85,33 +86,34 @@ def settled_for(private: Private) -> tuple[int | None, BaseException | None]:
 
 
 def close_broken(
-    private: Private, exc: BaseException | None, error: BaseException
+    opened: Opened, exc: BaseException | None, error: BaseException
 ) -> BaseException:
     """Close the region in which MPI itself failed: there is no agreement."""
     from allraise.survivors import end_if_died
 
-    end_if_died(private, exc, error)
-    _close(private, None)
+    end_if_died(opened[0], exc, error)
+    _close(opened, None)
     return error
 
 
 def _close_alone(
-    private: Private, exc: BaseException | None, *, refused: bool
+    opened: Opened, exc: BaseException | None, *, refused: bool
 ) -> BaseException | None:
     """Close a region on a communicator of one rank."""
+    private = opened[0]
     # A region around this one has failed: that passes, as it does where there
     # are more ranks here.
     woken = is_a(exc, PeerFailure) and outermost() is not private
     if exc is not None and not refused and not woken:
         exc = fail_alone(private, exc)
-    _close(private, None)
+    _close(opened, None)
     if exc is not None:
         note_skip()
     return exc
 
 
 def _agree(
-    private: Private,
+    opened: Opened,
     exc: BaseException | None,
     place: int,
     refused: bool,  # noqa: FBT001
@@ -124,25 +126,26 @@ def _agree(
     Returns:
         What this rank must raise, or None.
     """
+    private = opened[0]
     captured, late = None, None
     try:
         woke = private.wakes
         if not is_reduced:
-            captured = _prepare(private, exc, refused=refused)
+            captured = _prepare(opened, exc, refused=refused)
             if outermost() is private:
                 exc = come_by(private, exc)
             before = exc
-            exc, late = reduce_vector(private, exc, place, refused)
+            exc, late = reduce_vector(opened, exc, place, refused)
             if exc is not before:
                 captured = None
         if is_asked(private) and not private.asking:
-            exc, late = _reduce_again(private, exc, late, place, refused)
+            exc, late = _reduce_again(opened, exc, late, place, refused)
             woke = True
         if is_success(private):
             failure = None
             if is_told(private):
                 private.beacon.flush()
-            _close(private, None)
+            _close(opened, None)
         else:
             woke = woke or is_told(private)
             verdict = read_verdict(private)
@@ -150,24 +153,24 @@ def _agree(
                 private, exc, verdict, captured=captured, refused=refused, woke=woke
             )
             private.settled = (verdict.depth, failure)
-            _close(private, verdict.depth)
+            _close(opened, verdict.depth)
             note_skip()
     except PeerFailure as woken:
         # A region around this one, on another communicator, has failed. The
         # other ranks here learn it too, and nobody waits for this one.
         tell_outside(private)
-        _close(private, None)
+        _close(opened, None)
         note_skip()
         return woken if exc is None else exc
     except BaseException as error:
-        raise close_broken(private, exc, error)  # noqa: B904 it is the same one
+        raise close_broken(opened, exc, error)  # noqa: B904 it is the same one
     if late is not None:
         raise late
     return failure
 
 
 def _reduce_again(
-    private: Private,
+    opened: Opened,
     exc: BaseException | None,
     late: BaseException | None,
     place: int,
@@ -183,12 +186,12 @@ def _reduce_again(
     """
     if late is not None:
         exc = late  # whatever a signal's handler raised is a failure by then
-        _prepare(private, exc, refused=False)
-    return reduce_vector(private, exc, place, refused)
+        _prepare(opened, exc, refused=False)
+    return reduce_vector(opened, exc, place, refused)
 
 
 def _prepare(
-    private: Private, exc: BaseException | None, *, refused: bool
+    opened: Opened, exc: BaseException | None, *, refused: bool
 ) -> Bundle | None:
     """Look whether this rank is to agree here; wake those who wait for it.
 
@@ -200,6 +203,7 @@ def _prepare(
     Raises:
         PeerFailure: A region around this one has failed.
     """
+    private = opened[0]
     if private.watched:
         look_outside(private)
     if exc is None:
@@ -207,17 +211,17 @@ def _prepare(
     if outermost() is not private:
         note_skip()
     private.failed_at = time.monotonic()
-    private.spooled = keep_failure(step_of(private.steps[-1]), exc)
+    private.spooled = keep_failure(step_of(opened[1]), exc)
     if private.wakes:
         announce(private)
     return None if refused else capture_early(private, exc)
 
 
-def _close(private: Private, failed_depth: int | None) -> None:
+def _close(opened: Opened, failed_depth: int | None) -> None:
     """Forget the innermost region; past the failed one all count anew, alike."""
-    if failed_depth == len(private.steps):
+    private, _, depth, number, *_ = opened
+    if failed_depth == depth:
         private.settled = None
-        private.counts[-2] = 0
-    del private.steps[-1], private.counts[-1]
+        number = 0
     private.over = 0
-    close_region(private)
+    close_region(opened, n_within=number)

@@ -29,7 +29,7 @@ from allraise.errors import PeerFailure
 from allraise.gates import Gates, new_ident
 from allraise.impasse import consider, look
 from allraise.lane import LEAKED, UNKNOWN
-from allraise.nesting import OPEN, enclosing, note_twins, watch_anew, within
+from allraise.nesting import enclosing, note_twins, open_sides, watch_anew, within
 from allraise.parts import is_of_mpi
 from allraise.polling import way_to
 from allraise.private import Private, known_private, register
@@ -136,7 +136,7 @@ def _connect(private: Private, plain: MPI.Intracomm) -> None:
     private.channel, private.beacon = make_channels(
         duplicate, lane, most[2], _interruption, revokes=most[0] < 0
     )
-    private.channel.open = private.beacon.open = private.steps
+    private.channel.depth_here = private.beacon.depth_here = lambda: private.depth
     private.beacon.look = look
     private.beacon.standing.set_skips(skips=private.skips)
     private.beacon.gates_within = lambda: _gates_within(private)
@@ -163,9 +163,7 @@ def _meet(group: MPI.Group, around: list[Private]) -> None:
     ident = _ident_of(array("q", ranks).tobytes(), around)
     gates = Gates(ident)
     names = MPI.Group.Translate_ranks(group, None, around[-1].group)  # the outermost
-    sides = tuple(
-        (side.gates.ident, len(side.steps)) for side in around[:-1] if side.gates
-    )
+    sides = tuple((side.gates.ident, side.depth) for side in around[:-1] if side.gates)
     meeting = Gate(ident ^ 2, 1, frozenset(names), sides)
     for beacon in beacons:
         beacon.pending.append(gates)
@@ -226,7 +224,7 @@ def _exchange(
         watched = [request, *(beacon.listen for beacon in beacons)]
         try:
             while True:
-                consider(OPEN.regions[0], meeting)
+                consider(open_sides()[0], meeting)
                 failed = [beacon for beacon in beacons if beacon.has_failed_around]
                 closed = first or any(b.announced.closes(gates) for b in beacons)
                 if failed and closed:

@@ -44,8 +44,8 @@ def open_timed(private: Private, step: str, timeout: float, place: int) -> Timed
     try:
         if private not in PEERS:
             _meet(private, step, place)
-        region.depth = enter(private, step)
-        region.ident = (private.n_failed, *private.counts[:-1])
+        region.opened = enter(private, step)
+        region.ident = (private.n_failed, *private.counts)
     except BaseException:
         WATCHDOG.remove(region)
         raise
@@ -65,7 +65,7 @@ def close_timed(
     if region.hang is not None:
         exc = _woken(region, exc)
     try:
-        return leave(private, region.depth, exc, place)
+        return leave(region.opened, exc, place)
     finally:
         WATCHDOG.remove(region)
         PEERS[private].closed = region.ident or ()
@@ -96,8 +96,8 @@ def _meet(private: Private, step: str, place: int) -> None:
     if private.comm is not None:
         own = _own_address()
         with signals_held_back():
-            depth = enter(private, f"{step} [its timeout= is the first here]")
-            outcome = leave(private, depth, None, place)
+            opened = enter(private, f"{step} [its timeout= is the first here]")
+            outcome = leave(opened, None, place)
             if outcome is not None:
                 raise outcome
             token = private.comm.bcast(os.urandom(16).hex(), 0)

@@ -168,7 +168,7 @@ def _mismatch(
     """
     own = Bundle.of(
         private.rank,
-        position_of(private.steps[-1], len(private.steps), private.counts[-2]),
+        position_of(private.steps[-1], private.depth, private.counts[-1]),
     )
     gathered = gather_bundle(private, own, verdict.root)
     if private.rank == verdict.root:

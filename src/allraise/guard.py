@@ -71,9 +71,9 @@ class guard:  # noqa: N801 reads as the block it is
         everywhere: bool = False,
         timeout: float | None = None,
     ) -> None:
-        # One for each entry that has not ended: a decorated function recurses. A
-        # `Private` and the depth, or with a time limit a `TimedRegion`.
-        self._entered: list[Any] = []
+        # The region of the entry that has not ended, with a time limit a
+        # `TimedRegion`, and this of the entry before: a decorated function recurses.
+        self._entered: tuple[Any, Any] | None = None
         self._timeout = timeout
         self._step = step
         self._comm = comm
@@ -93,17 +93,17 @@ class guard:  # noqa: N801 reads as the block it is
 
     def __enter__(self) -> Self:
         private = self._private
-        if private is None or private.closed or private.is_finalized():
+        if private is None or private.closed:
             private = self._private = locate(self._comm, self._place)
         if self._timeout is None:
             # No call from here on, so no signal's handler in between.
-            depth = enter(private, self._step)
-            self._entered += ((private, depth),)
+            opened = enter(private, self._step)
+            self._entered = (opened, self._entered)
         else:
             region = self._deadline.open_timed(
                 private, self._step, self._timeout, self._place
             )
-            self._entered += (region,)
+            self._entered = (region, self._entered)
         return self
 
     def __exit__(
@@ -112,11 +112,9 @@ class guard:  # noqa: N801 reads as the block it is
         exc: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        entered = self._entered[-1]
-        del self._entered[-1]
+        entered, self._entered = self._entered  # type: ignore[misc] # by __enter__
         if self._timeout is None:
-            private, depth = entered
-            outcome = leave(private, depth, exc, self._place)
+            outcome = leave(entered, exc, self._place)
         else:
             outcome = self._deadline.close_timed(entered, exc, self._place)
         # Where the outcome is what was raised, that goes on as it is.
@@ -137,10 +135,10 @@ class guard:  # noqa: N801 reads as the block it is
             CheckpointException: A rank had failed before the first use.
             RuntimeError: Outside of the block, or MPI has no communicator left.
         """
-        if not self._entered:
+        if self._entered is None:
             msg = "g.comm is there only inside the block of the guard"
             raise RuntimeError(msg)
-        entered = self._entered[-1]
+        entered = self._entered[0]
         private = entered[0] if self._timeout is None else entered.private
         if private.channel is None:  # one rank: nobody to wait for
             from allraise.alone import communicator_of_one
@@ -234,7 +232,7 @@ def collect(
         private = locate(comm, place, exc)
     try:
         if timeout is None:
-            depth = enter(private, step)
+            opened = enter(private, step)
         else:
             from allraise import deadline
 
@@ -242,7 +240,7 @@ def collect(
     except CheckpointException as due:
         return due
     if timeout is None:
-        outcome = leave(private, depth, exc, place)
+        outcome = leave(opened, exc, place)
     else:
         outcome = deadline.close_timed(region, exc, place)
     if outcome is None or is_a(outcome, CheckpointException):

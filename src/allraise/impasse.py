@@ -19,7 +19,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from allraise.lane import LEAKED
-from allraise.nesting import OPEN, contains, watch_nothing, within
+from allraise.nesting import contains, open_sides, outermost, watch_nothing, within
 from allraise.polling import way_to
 from allraise.standing import Gate, Stand, never_open
 
@@ -36,9 +36,9 @@ TAG_DOOR: Final = 1202
 
 def note_skip() -> None:
     """Note that this rank skips something that others may come to. Not collective."""
-    if not OPEN.regions:
+    root = outermost()
+    if root is None:
         return
-    root = OPEN.regions[0]
     if root.beacon is not None and not root.skips:
         root.skips = True
         root.beacon.standing.set_skips(skips=True)
@@ -47,10 +47,10 @@ def note_skip() -> None:
 
 def look(channel: Waits, gates: Gates | None) -> None:
     """See where this rank stands when it waits on a channel. Not collective."""
-    root = OPEN.regions[0] if OPEN.regions else None
-    outermost = channel.enclosing[-1] if channel.enclosing else channel
+    root = outermost()
+    last = channel.enclosing[-1] if channel.enclosing else channel
     # At the agreement of the outermost region all come by.
-    if root is not None and root.beacon is outermost and gates is not root.gates:
+    if root is not None and root.beacon is last and gates is not root.gates:
         consider(root, _gate_at(channel, gates))
 
 
@@ -92,7 +92,7 @@ def _depth_over(root: Private) -> int:
     Not collective. 0 where there is none. One in regions on it that lie within
     others may be known to those alone that have come there.
     """
-    regions = OPEN.regions
+    regions = open_sides()
     n_outer = next((n for n, s in enumerate(regions) if s is not root), len(regions))
     beacon = root.beacon
     if beacon is None:
@@ -190,7 +190,7 @@ def _stand(root: Private, path: tuple[Gate, ...], gate: Gate | None) -> Stand:
     counts = {gates.ident: gates.entered for gates in _entered(root)}
     if gate is not None:
         counts[gate.ident] = gate.number
-    sides = dict.fromkeys(side for side in OPEN.regions if side.beacon is not None)
+    sides = dict.fromkeys(side for side in open_sides() if side.beacon is not None)
     failed = tuple(
         (side.gates.ident, side.beacon.failed_depth)
         for side in sides
@@ -207,8 +207,9 @@ def _entered(root: Private) -> list[Gates]:
 def _path(root: Private, gate: Gate | None) -> tuple[Gate, ...]:
     """Return what this rank must pass until the outermost region ends."""
     path = [] if gate is None else [gate]
-    for n in range(len(OPEN.regions) - 1, 0, -1):
-        side = OPEN.regions[n]
+    regions = open_sides()
+    for n in range(len(regions) - 1, 0, -1):
+        side = regions[n]
         if side.gates is None:
             continue  # one rank
         gates = side.beacon.door if side is root else side.gates
@@ -223,13 +224,14 @@ def _path(root: Private, gate: Gate | None) -> tuple[Gate, ...]:
 
 def _gate_at(channel: Waits, gates: Gates | None) -> Gate | None:
     """Return the gate at which this rank waits; None where it is unknown whose."""
-    root = OPEN.regions[0]
-    for side in reversed(OPEN.regions):
+    regions = open_sides()
+    root = regions[0]
+    for side in reversed(regions):
         if side.beacon is channel:
             is_lane = gates is channel.gates[0]
             if gates is None or not (is_lane or gates is side.gates):
                 return None
-            around = _around(side, len(OPEN.regions), itself=is_lane)
+            around = _around(side, len(regions), itself=is_lane)
             members = _members_in(root, side.group)
             return Gate(gates.ident, gates.entered, members, around)
     return None
@@ -239,10 +241,11 @@ def _around(
     side: Private, n_open: int, *, itself: bool = False
 ) -> tuple[tuple[int, int], ...]:
     """Return what contains a side, but for the outermost, and how often."""
+    regions = open_sides()
     counted = Counter(
         outer.gates.ident
-        for outer in OPEN.regions[:n_open]
-        if outer is not OPEN.regions[0]
+        for outer in regions[:n_open]
+        if outer is not regions[0]
         and outer.gates is not None
         and (itself if outer is side else contains(outer, side.group))
     )

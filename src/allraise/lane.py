@@ -16,7 +16,7 @@ that gets its context id.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from allraise.gates import Gates, new_ident
@@ -62,7 +62,7 @@ class Lane:
         self.failed = False  # this rank has failed, or knows of one that has
         self.failed_rank = UNKNOWN
         self.failed_depth = 0  # the outermost at which one is known to have failed
-        self.open: Sequence[object] = ()  # the regions open on this communicator
+        self.depth_here: Callable[[], int] = int  # how many regions are open here
         self.last_failed_rank = UNKNOWN  # of the region before
         self.generation = 0  # communicators and requests of an older one raise
         self.used = False  # something else than gates took place on the lane
@@ -109,7 +109,7 @@ class Lane:
         For regions on other communicators within: a peer that is ahead may have
         failed in a region further in, which this rank still comes to.
         """
-        return self.failed and self.failed_depth <= len(self.open)
+        return self.failed and self.failed_depth <= self.depth_here()
 
     def keep(self, request: MPI.Request) -> None:
         """Keep a started request, and so its buffers, until it is done.

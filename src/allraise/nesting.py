@@ -38,60 +38,74 @@ both; without one, only a deadline ends that.
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING
+from _thread import get_ident  # `threading` takes a millisecond to load
+from typing import TYPE_CHECKING, Final
 
 from allraise.private import Private, forget, registered
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from allraise.private import Cell, Opened
 
-class _Open(threading.local):
-    """The open regions of this thread, innermost last.
-
-    `agreement` adds to them and takes from them itself: a call would be a tenth
-    of what a guard costs.
-    """
-
-    def __init__(self) -> None:
-        self.regions: list[Private] = []  # the side of each
+# The innermost open region of each thread, by the thread's number. `agreement` stores
+# there itself. Not a `threading.local`: on a core that other ranks have used meanwhile
+# that takes four times as long. A thread that gets the number of one that has ended
+# finds an empty cell, for what that one opened, it closed.
+OPEN: Final[dict[int, Cell]] = {}
 
 
-OPEN = _Open()
+def cell_here() -> Cell:
+    """Return where this thread keeps its innermost open region."""
+    return OPEN.setdefault(get_ident(), [None])
 
 
-def open_nested(private: Private) -> None:
-    """Note that a region opens within one elsewhere. Not collective."""
+def open_sides() -> list[Private]:
+    """Return the side of each open region of this thread, outermost first."""
+    opened, found = cell_here()[0], []
+    while opened is not None:
+        found.append(opened[0])
+        opened = opened[4]
+    return found[::-1]
+
+
+def note_nested(private: Private) -> None:
+    """Note that the region just opened lies in one elsewhere. Not collective."""
     private.watched_before.append(private.watched)
-    OPEN.regions.append(private)
     _watch(private, tuple(enclosing(private.group, private)))
 
 
-def close_region(private: Private) -> None:
-    """Note that the innermost region closes. Not collective."""
-    regions = OPEN.regions
-    del regions[-1]
-    if not regions:
+def close_region(opened: Opened, *, n_within: int) -> None:
+    """Note that an innermost region closes. Not collective.
+
+    Args:
+        opened: The region.
+        n_within: How many regions count from then on in the one around it.
+    """
+    private, _, _, _, around, outer, cell = opened
+    private.n_within = n_within
+    private.innermost = outer
+    cell[0] = around
+    if around is None:
         if private.skips:
             private.skips = False
             private.beacon.standing.set_skips(skips=False)
             private.note_plain()
-    elif regions[-1] is not private:
+    elif around[0] is not private:
         _watch(private, private.watched_before.pop())
 
 
 def is_within(size: int, group: MPI.Group | None) -> bool:
     """Whether a region may open here: within the outermost one. Not collective."""
-    if size == 1 or not OPEN.regions:
+    root = outermost()
+    if size == 1 or root is None:
         return True
-    root = OPEN.regions[0]
     return root.size > 1 and (root.group is None or contains(root, group))
 
 
 def innermost() -> Private | None:
     """Return the side of the innermost open region of several ranks, if any."""
-    return next((s for s in reversed(OPEN.regions) if s.beacon is not None), None)
+    return next((s for s in reversed(open_sides()) if s.beacon is not None), None)
 
 
 def watch_nothing(private: Private) -> None:
@@ -102,28 +116,34 @@ def watch_nothing(private: Private) -> None:
     _watch(private, ())
 
 
-def cut_back(private: Private, depth: int) -> None:
+def cut_back(opened: Opened) -> None:
     """Forget the regions that were left open within one. Not collective.
 
     A signal's handler may raise where a guard's ``__exit__`` begins: then that
     never runs, and the region is still open when the one around it closes.
 
     Args:
-        private: The side of the region that closes.
-        depth: Its depth there.
+        opened: The region that closes.
     """
-    regions = OPEN.regions
-    places = [i for i, side in enumerate(regions) if side is private]
-    end = places[depth - 1] + 1
-    for side in {private, *regions[end:]}:
-        kept = [i for i, other in enumerate(regions[:end]) if other is side]
-        del side.steps[len(kept) :], side.counts[len(kept) + 1 :]
-        n_nested = sum(i > 0 and regions[i - 1] is not side for i in kept)
+    private, cell = opened[0], opened[6]
+    sides = {private}
+    inner = cell[0]
+    while inner is not None and inner is not opened:
+        side = inner[0]
+        side.innermost, side.n_within = inner[5], inner[3]
+        sides.add(side)
+        inner = inner[4]
+    private.innermost = opened
+    for side in sides:
+        n_nested, kept = 0, opened
+        while (around := kept[4]) is not None:
+            n_nested += kept[0] is side is not around[0]
+            kept = around
         before = side.watched_before[n_nested:]
         del side.watched_before[n_nested:]
         if before:
             _watch(side, before[0])
-    del regions[end:]
+    cell[0] = opened  # last, for a handler may raise before, and then it is done again
 
 
 def _watch(private: Private, around: tuple[Private, ...]) -> None:
@@ -144,7 +164,7 @@ def enclosing(group: MPI.Group | None, private: Private | None = None) -> list[P
         private: Its side, which does not enclose itself.
     """
     found: list[Private] = []
-    for side in reversed(OPEN.regions):
+    for side in reversed(open_sides()):
         if side is not private and side not in found and contains(side, group):
             found.append(side)
     return found
@@ -152,8 +172,8 @@ def enclosing(group: MPI.Group | None, private: Private | None = None) -> list[P
 
 def outermost() -> Private | None:
     """Return the side of the outermost open region of this thread, if any."""
-    regions = OPEN.regions
-    return regions[0] if regions else None
+    sides = open_sides()
+    return sides[0] if sides else None
 
 
 def within(private: Private) -> list[Private]:
@@ -191,7 +211,7 @@ def _around(private: Private, depth: int) -> list[Private]:
     """Return the other sides with a region around one of this, outermost first."""
     found: list[Private] = []
     n_open = 0
-    for side in OPEN.regions:
+    for side in open_sides():
         n_open += side is private
         if n_open == depth:
             break
@@ -205,13 +225,13 @@ def within_here(private: Private) -> list[Private]:
 
     Not collective.
     """
-    around = _around(private, len(private.steps))
+    around = _around(private, private.depth)
     return [side for side in within(private) if side not in around]
 
 
 def watch_anew() -> None:
     """Have open regions watch the channels that others have now. Not collective."""
-    for side in OPEN.regions:
+    for side in open_sides():
         _watch(side, side.watched)
 
 

@@ -18,7 +18,7 @@ from allraise.watchdog import Watch, Watchdog
 
 if TYPE_CHECKING:
     from allraise.census import Address, Message
-    from allraise.private import Private
+    from allraise.private import Opened, Private
 
 # How long a helper thread may take to answer; and once more, for on a machine with
 # many more threads than cores one turn of the interpreter may take half a second.
@@ -37,7 +37,7 @@ class TimedRegion(Watch):
     Attributes:
         due: When the helper thread looks at it next.
         ident: What it is called on every rank; None before it was entered.
-        depth: Its depth, from then on.
+        opened: The region, from then on.
         arrived: Whether this rank waits for the agreement.
         exc: What the region ended with on this rank, then.
         hang: What the others say of this rank, which they are about to wake.
@@ -46,12 +46,12 @@ class TimedRegion(Watch):
 
     __slots__ = (
         "arrived",
-        "depth",
         "ends_at",
         "exc",
         "hang",
         "ident",
         "may_go",
+        "opened",
         "private",
         "step",
         "thread",
@@ -66,7 +66,7 @@ class TimedRegion(Watch):
         self.due = now + timeout / 2
         self.ends_at = now + timeout
         self.ident: Ident | None = None
-        self.depth = 0
+        self.opened: Opened
         self.arrived = False
         self.exc: BaseException | None = None
         self.hang: str | None = None
@@ -124,7 +124,8 @@ class Peers:
     def state(self, ident: Ident, *, stacks: bool) -> Message:
         """Say where this rank stands, seen from one region."""
         private = self.private
-        counts, steps = list(private.counts), list(private.steps)
+        opened = private.opened()  # at once, for the thread goes on
+        counts, steps = [o[3] for o in opened], [o[1] for o in opened]
         found = self.region(ident)
         thread = self.thread if found is None else found.thread
         depth = len(ident) - 1
@@ -138,7 +139,7 @@ class Peers:
                 return {**answer, **failure_answer(exc)}
         elif found is not None or (
             # Open here without a time limit; failures within it count on.
-            len(counts) > depth
+            len(counts) >= depth
             and tuple(counts[:depth]) == ident[1:]
             and private.n_failed >= ident[0]
         ):

@@ -35,14 +35,23 @@ def step_of(region: Region) -> str:
     return region if isinstance(region, str) else region[0]
 
 
+# An open region: its side, itself, its depth and its number among those in the region
+# around it on this communicator; the region around it in its thread, that around it
+# on this communicator; and the cell where the thread keeps its innermost (see
+# `nesting`). A tuple, never changed: to open or close one is to store a reference or
+# two, which takes no call, and touches little memory.
+Cell = list["Opened | None"]
+Opened = tuple["Private", Region, int, int, "Opened | None", "Opened | None", Cell]
+
+
 # The numbers of the vector that is reduced; `verdict` says what they are.
 VECTOR_LENGTH = 8
 
 _HOW = "pass an intracommunicator such as MPI.COMM_WORLD, or None for COMM_WORLD"
 
 
-def _never() -> bool:
-    return False
+def _never() -> None:
+    """Stand in for the reduction where there is nobody to agree with."""
 
 
 class Private:
@@ -55,18 +64,16 @@ class Private:
         reduce: Reduces `mine` to `total` on it.
         rank: This rank in it, the same as in the user's communicator.
         size: Its size.
-        counts: One number for each open region and one for the top: how many
-            regions were entered within it so far.
+        innermost: The region here that was opened last and is open still.
+        n_within: How many regions were entered within that one so far.
         spooled: Whether a failure is written down that the peers do not know yet.
-        steps: Each open region.
         sent: Messages of the failure path that may be under way yet.
         settled: The depth at which a failure was agreed, and the exception that
             is due there, while this rank is still deeper.
-        closed: Whether the user has freed the communicator.
+        closed: Whether the user has freed the communicator, or MPI is over.
         n_failed: How many agreements ended in failure; every rank counts alike.
         failed_at: When this rank last failed, on its monotonic clock.
         met_at: When the ranks last met in an agreement that failed.
-        is_finalized: Asks whether MPI is over.
         wakes: Whether a failing rank wakes its peers here; every rank knows it
             alike (see `agreement.wake_from_now_on`).
         asking: Whether the innermost region is this rank's request for that.
@@ -95,19 +102,19 @@ class Private:
         "channel",
         "closed",
         "comm",
-        "counts",
         "failed_at",
         "gates",
         "group",
         "handle",
         "has_twin",
-        "is_finalized",
+        "innermost",
         "is_plain",
         "last",
         "lifeboat",
         "met_at",
         "mine",
         "n_failed",
+        "n_within",
         "op",
         "over",
         "rank",
@@ -117,7 +124,6 @@ class Private:
         "size",
         "skips",
         "spooled",
-        "steps",
         "total",
         "wakes",
         "watched",
@@ -143,9 +149,8 @@ class Private:
         self.size = size
         self.op = op
         self.handle = 0
-        self.is_finalized: Callable[[], bool] = _never
-        self.counts = [0]
-        self.steps: list[Region] = []
+        self.innermost: Opened | None = None
+        self.n_within = 0
         self.settled: tuple[int, BaseException] | None = None
         self.sent: list[MPI.Request] = []
         self.n_failed = 0
@@ -170,6 +175,30 @@ class Private:
             vectors = [(vector, VECTOR_LENGTH, datatype) for vector in vectors]
         self.comm = comm
         self.reduce = partial(comm.Allreduce, *vectors, self.op)
+
+    def opened(self) -> list[Opened]:
+        """Return the open regions here, outermost first. Not collective."""
+        found: list[Opened] = []
+        opened = self.innermost
+        while opened is not None:
+            found.append(opened)
+            opened = opened[5]
+        return found[::-1]
+
+    @property
+    def depth(self) -> int:
+        """How many regions are open here."""
+        return 0 if self.innermost is None else self.innermost[2]
+
+    @property
+    def steps(self) -> list[Region]:
+        """What each open region is, outermost first."""
+        return [opened[1] for opened in self.opened()]
+
+    @property
+    def counts(self) -> list[int]:
+        """The number of each open region among those in the one around it."""
+        return [opened[3] for opened in self.opened()]
 
     def listens(self) -> bool:
         """Tell whether messages can end an agreement here, or pass through it."""
@@ -238,8 +267,11 @@ def register(comm: MPI.Intracomm, private: Private) -> None:
         # No copy callback: a duplicate of the user's communicator gets a
         # private one of its own.
         _keyval = MPI.Comm.Create_keyval(delete_fn=_user_freed)
+        # MPI_Finalize begins with what is kept here (MPI 4.1, 11.2.4). To ask at each
+        # guard whether MPI is over would take a call.
+        at_end = MPI.Comm.Create_keyval(delete_fn=_finalized)
+        MPI.COMM_SELF.Set_attr(at_end, None)
     private.handle = comm.handle
-    private.is_finalized = MPI.Is_finalized
     comm.Set_attr(_keyval, private)
     _by_handle[private.handle] = private
 
@@ -260,6 +292,12 @@ def registered() -> list[Private]:
     return list(_by_handle.values())
 
 
+def _finalized(_comm: object, _keyval: int, _value: object) -> None:
+    """Know no communicator any more; MPI calls this when it is about to end."""
+    for private in registered():
+        forget(private)
+
+
 def _user_freed(_comm: object, _keyval: int, private: Private) -> None:
     """Free the duplicate; MPI calls this when the user frees the communicator."""
     if private.closed:  # given up before
@@ -274,8 +312,8 @@ def _user_freed(_comm: object, _keyval: int, private: Private) -> None:
         private.comm.Free()
 
 
-def seen_private(comm: object) -> Private | None:
-    """Return this rank's side where it was made once, also if MPI is over since.
+def known_private(comm: object) -> Private | None:
+    """Return this rank's side where it was made once, while MPI runs.
 
     Not collective. Takes whatever a user may pass: what is no intracommunicator
     that has been used before is not known.
@@ -287,12 +325,3 @@ def seen_private(comm: object) -> Private | None:
     if isinstance(comm, _running.Intracomm):
         return _by_handle.get(comm.handle)
     return None
-
-
-def known_private(comm: object) -> Private | None:
-    """Return this rank's side where it is known already, else None.
-
-    Not collective. Takes what `seen_private` takes.
-    """
-    private = seen_private(comm)
-    return None if private is None or private.is_finalized() else private

@@ -246,7 +246,7 @@ class CollectiveSteps:
         Not collective where the step is a str. All ranks must name one
         coordinator, for they communicate with it in the parts.
         """
-        if self._private.closed or self._private.is_finalized():
+        if self._private.closed:
             # Raises, and says why, unless it was only given up.
             self._private = locate(self._comm, self._place)
         try:
@@ -260,14 +260,14 @@ class CollectiveSteps:
 
         Collective over comm.
         """
-        depth = enter(self._private, region)
+        opened = enter(self._private, region)
         failure = outcome = None
         try:
             try:
                 result = part()
             except BaseException as error:
                 failure = error
-            outcome = leave(self._private, depth, failure, self._place)
+            outcome = leave(opened, failure, self._place)
             if outcome is not None:
                 raise outcome
             return result

@@ -19,7 +19,6 @@ A value and its negative tell whether all are equal::
 from __future__ import annotations
 
 import struct
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.errors import PeerFailure
@@ -31,7 +30,7 @@ from allraise.signals import signals_held_back
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from allraise.private import Private, Region
+    from allraise.private import Opened, Private, Region
 
 _PACK_INTO: Final = struct.Struct(f"={VECTOR_LENGTH}q").pack_into
 
@@ -84,7 +83,11 @@ class Verdict(NamedTuple):
         return bool(self.place & EVERYWHERE)
 
 
-@lru_cache(maxsize=1024)
+# A dict and not `functools.lru_cache`, whose call takes longer than all of this.
+_HASHES: Final[dict[Region, int]] = {}
+MAX_HASHES: Final = 1024  # a program may name a step anew each time
+
+
 def _hash_of(region: Region) -> int:
     # Not hash(): Python salts it in each process. Imported here because OpenSSL
     # takes three milliseconds to load.
@@ -93,7 +96,11 @@ def _hash_of(region: Region) -> int:
     text = region if isinstance(region, str) else "\0".join(region)
     data = text.encode(errors="surrogatepass")
     digest = hashlib.blake2b(data, digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> (64 - _HASH_BITS)
+    number = int.from_bytes(digest, "big") >> (64 - _HASH_BITS)
+    if len(_HASHES) >= MAX_HASHES:
+        _HASHES.clear()
+    _HASHES[region] = number
+    return number
 
 
 def severity_of(exc: BaseException | None) -> int:
@@ -109,7 +116,9 @@ def token_of(private: Private, exc: BaseException) -> int:
     return agreed.token if agreed and agreed.owner is private else 0
 
 
-def succeeds(private: Private, depth: int, place: int) -> bool:
+def succeeds(
+    private: Private, region: Region, depth: int, number: int, place: int
+) -> bool:
     """Do the one Allreduce of a rank that has not failed.
 
     Collective over comm. What every guard costs that goes well: no more is done
@@ -125,7 +134,10 @@ def succeeds(private: Private, depth: int, place: int) -> bool:
             the total is `PENDING` still.
     """
     # Sums are enough: the hash of the step is spread, the rest fits beside.
-    digest = _hash_of(private.steps[-1]) + (depth << _COUNT_BITS) + private.counts[-2]
+    try:
+        digest = _HASHES[region] + (depth << _COUNT_BITS) + number
+    except KeyError:
+        digest = _hash_of(region) + (depth << _COUNT_BITS) + number
     mine, total = private.mine, private.total
     place -= depth << _PLACE_BITS
     _PACK_INTO(mine, 0, 0, 0, place, digest, -digest, 0, 0, 0)
@@ -134,7 +146,7 @@ def succeeds(private: Private, depth: int, place: int) -> bool:
 
 
 def reduce_vector(
-    private: Private,
+    opened: Opened,
     exc: BaseException | None,
     place: int,
     refused: bool,  # noqa: FBT001 a keyword takes 20 ns of every guard
@@ -144,7 +156,7 @@ def reduce_vector(
     Collective over comm. What it tells is in ``private.total``.
 
     Args:
-        private: This rank's side, its innermost region the one that ends.
+        opened: The region that ends, the innermost here.
         exc: What ended it, or None.
         place: From `place_of`.
         refused: Whether this rank's arguments were refused.
@@ -153,9 +165,9 @@ def reduce_vector(
         The failure of this rank, and an exception that a signal handler raised
         when the reduction was done.
     """
-    steps = private.steps
-    depth = private.over or len(steps)
-    digest = _hash_of(steps[-1]) + (depth << _COUNT_BITS) + private.counts[-2]
+    private, region, depth, number, *_ = opened
+    depth = private.over or depth
+    digest = _hash_of(region) + (depth << _COUNT_BITS) + number
     place -= depth << _PLACE_BITS
     if private.listens():
         return _reduce_watching(private, exc, place, digest, refused=refused)

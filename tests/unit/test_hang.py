@@ -13,6 +13,7 @@ from allraise import HangError, load_report
 from allraise.agreement import enter
 from allraise.census import TOKEN_CHARS, Address, Door
 from allraise.hang import Case, headline, make_bundle, missing_ranks, notice, publish
+from allraise.nesting import close_region
 from allraise.overdue import answer
 from allraise.peers import BY_TOKEN, WATCHDOG, Peers, TimedRegion, ask_all
 from allraise.private import Private
@@ -37,16 +38,15 @@ def peers(private):
 @pytest.fixture
 def region(private):
     made = TimedRegion(private, "write", 1000.0)
-    enter(private, "write")
-    made.ident = (private.n_failed, *private.counts[:-1])
+    made.opened = enter(private, "write")
+    made.ident = (private.n_failed, *private.counts)
     WATCHDOG.add(made)
     yield made
     WATCHDOG.remove(made)
 
 
 def close(private):
-    private.steps.pop()
-    private.counts.pop()
+    close_region(private.innermost, n_within=private.innermost[3])
 
 
 def test_a_rank_in_the_block_tells_its_stacks(peers, region):

@@ -223,4 +223,4 @@ def test_wherever_a_handler_raises_the_ranks_end_alike(fails_on):
             error.add_note(f"at place {place}")
             raise
         assert sys.getrecursionlimit() == limit, f"at place {place}"
-    assert place > 20
+    assert place > (20 if fails_on else 5)  # where it goes well, there are few calls

@@ -109,7 +109,6 @@ def test_a_region_in_which_mpi_fails_is_closed(broken, monkeypatch):
         assert raised.value.__context__ is own
         assert comm.private.steps == []
         assert comm.private.settled is None
-        assert len(comm.private.counts) == 1
 
     simulated.World(WORLD_SIZE).run(main)
 
