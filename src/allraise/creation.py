@@ -32,7 +32,7 @@ from allraise.lane import LEAKED, UNKNOWN
 from allraise.nesting import enclosing, note_twins, open_sides, watch_anew, within
 from allraise.parts import is_of_mpi
 from allraise.polling import way_to
-from allraise.private import Private, known_private, register
+from allraise.private import VECTOR_LENGTH, Private, known_private, register
 from allraise.standing import Gate
 from allraise.survivors import end_if_died_first, watch_exit
 from allraise.ulfm import is_active, make_channels
@@ -110,7 +110,9 @@ def renew(private: Private) -> None:
 
     # What was given up may still write to the vectors.
     LEAKED.extend((private.comm, private.mine, private.total))
-    private.mine, private.total = array("q", private.mine), array("q", private.total)
+    private.mine, private.total = (
+        array("q", bytes(8 * VECTOR_LENGTH)) for _ in range(2)
+    )
     users = MPI.Intracomm(MPI.Comm.fromhandle(private.handle))
     _connect(private, users)
     watch_anew()

@@ -28,6 +28,8 @@ from allraise.private import VECTOR_LENGTH
 from allraise.signals import signals_held_back
 
 if TYPE_CHECKING:
+    from array import array
+
     from mpi4py import MPI
 
     from allraise.private import Opened, Private, Region
@@ -139,8 +141,10 @@ def succeeds(
     except KeyError:
         digest = _hash_of(region) + (depth << _COUNT_BITS) + number
     mine, total = private.mine, private.total
-    place -= depth << _PLACE_BITS
-    _PACK_INTO(mine, 0, 0, 0, place, digest, -digest, 0, 0, 0)
+    # The others are zero: `_clean` has seen to that.
+    mine[2] = place - (depth << _PLACE_BITS)
+    mine[3] = digest
+    mine[4] = -digest
     private.reduce()
     return bool(total == mine)  # all sent the same, and that was no failure
 
@@ -201,6 +205,7 @@ def reduce_vector(
                 exc, refused = put_on_top(error, exc), False
                 continue
             interruption = error
+        _clean(mine)
         return exc, interruption
 
 
@@ -278,7 +283,17 @@ def _reduce_watching(
                 late = late or error
             else:
                 exc, refused = put_on_top(error, exc), False
+    _clean(private.mine)
     return exc, late
+
+
+def _clean(mine: array[int]) -> None:
+    """Leave the vector as `succeeds` wants to find it. Not collective.
+
+    Not where a reduction was given up: MPI may read it still, and another one takes
+    its place.
+    """
+    _PACK_INTO(mine, 0, *bytes(VECTOR_LENGTH))
 
 
 def _asks_or_told(private: Private) -> int:
