@@ -125,14 +125,18 @@ class Channel(Waits):
             self._tell(news)
 
     def read(self) -> None:
-        """Take in the message that was received, and listen for the next."""
-        message = self._message.tolist()
-        self._message[0] = UNKNOWN
+        """Take in the message that was received, and listen for the next.
+
+        Where a signal's handler raises in this, it is done again: so the message is
+        known before it is counted, and counted in one with listening anew.
+        """
+        if self._message[0] != UNKNOWN:
+            self._take_in(*self._message.tolist())
+            self._n_received += 1
+            self._message[0] = UNKNOWN
         self.listen.Start()
-        rank, depth, n_pairs, *pairs = message
-        if rank == UNKNOWN:
-            return
-        self._n_received += 1
+
+    def _take_in(self, rank: int, depth: int, n_pairs: int, *pairs: int) -> None:
         if depth == STAND:
             self.standing.know(rank, decode(pairs[:n_pairs]))
             return

@@ -32,6 +32,7 @@ from allraise import objects, operations, pending, trees
 from allraise.gates import Gates
 from allraise.lane import agreed_ident
 from allraise.messaging import Messaging, check_buffers
+from allraise.signals import signals_held_back
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -142,7 +143,7 @@ def _gated(base: type, name: str) -> Any:
 
 def _gated_init(name: str) -> Any:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with self.behind_gate(name) as plain:
+        with signals_held_back(), self.behind_gate(name) as plain:
             request = getattr(plain, name)(*args, **kwargs)
         return pending.adopt(request, self._channel, (args, kwargs))
 
@@ -166,7 +167,7 @@ def _starting(base: type, name: str) -> Any:
 
 def _deriving(name: str) -> Any:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with self.behind_gate(name) as plain:
+        with signals_held_back(), self.behind_gate(name) as plain:
             new = getattr(plain, name)(*args, **kwargs)
             return self._adopt(new)
 
@@ -208,7 +209,7 @@ class BehindGate:
     """Runs a block on the plain communicator once all ranks are there.
 
     Collective over the communicator. The block must not raise before it has made
-    its MPI calls.
+    its MPI calls, so it stands in one of `signals_held_back`.
     """
 
     __slots__ = ("_comm", "_late", "_operation")
@@ -269,7 +270,7 @@ class Interruptible:
         Collective over the communicator.
         """
         if self._hidden is None:
-            with self.behind_gate(operation) as plain:
+            with signals_held_back(), self.behind_gate(operation) as plain:
                 self._hidden = plain.Dup()
             self._channel.derived.append(self._hidden)
         return self._begin(operation), self._hidden
@@ -296,7 +297,7 @@ class Interruptible:
         if self._gates is channel.gates[0] or self._generation != channel.generation:
             message = "g.comm is not the caller's to free"
             raise ValueError(message)
-        with self.behind_gate("Free") as plain:
+        with signals_held_back(), self.behind_gate("Free") as plain:
             channel.gates = [g for g in channel.gates if g is not self._gates]
             channel.forget(plain)
             if self._hidden is not None:

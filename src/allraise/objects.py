@@ -16,10 +16,21 @@ from __future__ import annotations
 import functools
 from array import array
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from allraise.parts import is_of_mpi
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
+
+# What the collectives of an operation have filled, one after the other.
+Moved = list[tuple[None, Any]]
+
+# Handlers that raise one after the other while bytes are moved: no more than that can
+# be meant. Also, a rank that cannot do it at all would try for ever.
+MAX_TRIES: Final = 100
 
 # Up to so many bytes, all objects of a collective are sent as if of the same length;
 # above, their lengths are exchanged first.
@@ -45,13 +56,21 @@ def loads(data: Any) -> Any:
     return mpi().pickle.loads(data)
 
 
-def _gate(comm: Any, operation: str, n: int) -> tuple[Any, int, BaseException | None]:
-    """Pass a gate that finds the largest `n` of all ranks. Collective over `comm`.
+def _behind_gate(
+    comm: Any, operation: str, n: int, move: Callable[[Any, int, Moved], T]
+) -> T:
+    """Move bytes behind a gate that finds the largest `n` of all ranks.
 
-    It saves small objects the exchange of their lengths.
+    Collective over `comm`. To find it saves small objects the exchange of their
+    lengths.
 
-    Returns:
-        The plain communicator, the largest n, and what to raise in the end.
+    Args:
+        comm: The interruptible communicator.
+        operation: Named in an interruption.
+        n: The bytes of this rank's largest object.
+        move: Called with the plain communicator, the largest n and what `_once` wants.
+            Where a signal's handler raises in it, it is called again, and that is
+            raised in the end: the others wait for this rank.
     """
     if comm.sizes is None:
         # Once per communicator: to make them takes as long as the gate. They are
@@ -61,13 +80,32 @@ def _gate(comm: Any, operation: str, n: int) -> tuple[Any, int, BaseException | 
         comm.sizes = mine, most, start
     mine, most, start = comm.sizes
     mine[0] = n
+    moved: Moved = []
+    n_tries = 0
     late = comm.pass_gate(operation, start)
-    return comm.plain, most[0], late
-
-
-def _end(late: BaseException | None) -> None:
+    while True:
+        try:
+            result = move(comm.plain, most[0], moved)
+            break
+        except BaseException as error:
+            n_tries += 1
+            if is_of_mpi(error) or n_tries > MAX_TRIES:
+                raise
+            late = error
     if late is not None:
         raise late
+    return result
+
+
+def _once(moved: Moved, place: int, into: Any, collective: Any, *args: Any) -> Any:
+    """Do a collective unless it was done before; return what it has filled.
+
+    Collective. It is done by C code, and noted by an operation that is no call: so no
+    signal's handler comes in between.
+    """
+    if len(moved) == place:
+        moved += zip(map(collective, *zip(args)), (into,))  # noqa: B905 by length one
+    return moved[place][1]
 
 
 def as_bytes(data: Any, counts: array[int] | None = None) -> list[Any]:
@@ -85,72 +123,81 @@ def _slot(data: bytes, most: int) -> bytes:
     return (len(data).to_bytes(HEAD, "little") + data).ljust(HEAD + most, b"\0")
 
 
-def _unslot(slots: Any, most: int) -> list[Any]:
-    """Unpickle the objects of a row of slots."""
-    view = memoryview(slots)
-    found = []
-    for at in range(HEAD, len(view) + 1, HEAD + most):
-        n = int.from_bytes(view[at - HEAD : at], "little")
-        found.append(loads(view[at : at + n]))
-    return found
+def _length_in(slot: Any) -> int:
+    return int.from_bytes(slot[:HEAD], "little")
 
 
-def _cut(data: Any, lengths: Sequence[int]) -> list[Any]:
-    """Unpickle the objects that stand one after the other in a buffer."""
+def _loads_each(data: Any, sizes: int | Sequence[int]) -> list[Any]:
+    """Unpickle the objects of a buffer.
+
+    Args:
+        data: The buffer.
+        sizes: The bytes of each, one after the other; or those of the largest, where
+            they are in slots.
+    """
     view = memoryview(data)
-    ends = accumulate(lengths)
-    return [loads(view[end - n : end]) for end, n in zip(ends, lengths, strict=True)]
+    if isinstance(sizes, int):
+        ends = range(HEAD, len(view) + 1, HEAD + sizes)
+        sizes = [_length_in(view[at - HEAD : at]) for at in ends]
+        return [loads(view[at : at + n]) for at, n in zip(ends, sizes, strict=True)]
+    places = accumulate(sizes)
+    return [loads(view[end - n : end]) for end, n in zip(places, sizes, strict=True)]
 
 
 def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
     """Broadcast an object. Collective over `comm`."""
-    data: Any = dumps(obj) if comm.rank == root else b""
-    plain, most, late = _gate(comm, "bcast", len(data))
-    if comm.rank != root:
-        data = bytearray(most)
-    plain.Bcast(as_bytes(data), root)
-    _end(late)
-    return loads(data)
+    data: Any = dumps(obj) if comm.rank == root else None
+
+    def move(plain: Any, most: int, moved: Moved) -> Any:
+        into = bytearray(most) if data is None else data
+        return _once(moved, 0, into, plain.Bcast, as_bytes(into), root)
+
+    n = 0 if data is None else len(data)
+    return loads(_behind_gate(comm, "bcast", n, move))
 
 
 def gather(comm: Any, obj: Any, root: int = 0) -> list[Any] | None:
     """Gather objects. Collective over `comm`."""
     data = dumps(obj)
     here = comm.rank == root
-    plain, most, late = _gate(comm, "gather", len(data))
-    if most <= SMALL:
-        into = bytearray(comm.size * (HEAD + most) if here else 0)
-        plain.Gather(
-            as_bytes(_slot(data, most)), as_bytes(into) if here else None, root
-        )
-        _end(late)
-        return _unslot(into, most) if here else None
-    lengths = _words(comm.size if here else 0)
-    plain.Gather(array("q", [len(data)]), lengths if here else None, root)
-    into = bytearray(sum(lengths))
-    plain.Gatherv(as_bytes(data), as_bytes(into, lengths) if here else None, root)
-    _end(late)
-    return _cut(into, lengths) if here else None
+
+    def move(plain: Any, most: int, moved: Moved) -> tuple[Any, Any]:
+        if most <= SMALL:
+            into = bytearray(comm.size * (HEAD + most) if here else 0)
+            slots = as_bytes(_slot(data, most)), as_bytes(into) if here else None
+            return _once(moved, 0, into, plain.Gather, *slots, root), most
+        lengths = _words(comm.size if here else 0)
+        length = array("q", [len(data)]), lengths if here else None
+        lengths = _once(moved, 0, lengths, plain.Gather, *length, root)
+        into = bytearray(sum(lengths))
+        parts = as_bytes(data), as_bytes(into, lengths) if here else None
+        return _once(moved, 1, into, plain.Gatherv, *parts, root), lengths
+
+    into, sizes = _behind_gate(comm, "gather", len(data), move)
+    return _loads_each(into, sizes) if here else None
 
 
 def scatter(comm: Any, objs: Sequence[Any] | None, root: int = 0) -> Any:
     """Scatter objects. Collective over `comm`."""
     here = comm.rank == root
     parts = _dumps_each(objs or (), comm.size) if here else []
-    plain, most, late = _gate(comm, "scatter", max(map(len, parts), default=0))
-    if most <= SMALL:
-        slots = b"".join([_slot(part, most) for part in parts])
-        into = bytearray(HEAD + most)
-        plain.Scatter(as_bytes(slots) if here else None, as_bytes(into), root)
-        _end(late)
-        return _unslot(into, most)[0]
-    length, lengths = _words(1), array("q", map(len, parts))
-    plain.Scatter(lengths if here else None, length, root)
-    into = bytearray(length[0])
-    together = as_bytes(b"".join(parts), lengths) if here else None
-    plain.Scatterv(together, as_bytes(into), root)
-    _end(late)
-    return loads(into)
+
+    def move(plain: Any, most: int, moved: Moved) -> Any:
+        if most <= SMALL:
+            slots = b"".join([_slot(part, most) for part in parts])
+            into = bytearray(HEAD + most)
+            given = as_bytes(slots) if here else None
+            into = _once(moved, 0, into, plain.Scatter, given, as_bytes(into), root)
+            return memoryview(into)[HEAD : HEAD + _length_in(into)]
+        length, lengths = _words(1), array("q", map(len, parts))
+        each = lengths if here else None
+        length = _once(moved, 0, length, plain.Scatter, each, length, root)
+        into = bytearray(length[0])
+        together = as_bytes(b"".join(parts), lengths) if here else None
+        return _once(moved, 1, into, plain.Scatterv, together, as_bytes(into), root)
+
+    most = max(map(len, parts), default=0)
+    return loads(_behind_gate(comm, "scatter", most, move))
 
 
 def allgather(comm: Any, obj: Any) -> list[Any]:
@@ -166,18 +213,20 @@ def neighbor_allgather(comm: Any, obj: Any) -> list[Any]:
 
 def _to_all(comm: Any, obj: Any, operation: str, method: str, n_in: int) -> list[Any]:
     data = dumps(obj)
-    plain, most, late = _gate(comm, operation, len(data))
-    if most <= SMALL:
-        into = bytearray(n_in * (HEAD + most))
-        getattr(plain, method)(as_bytes(_slot(data, most)), as_bytes(into))
-        _end(late)
-        return _unslot(into, most)
-    lengths = _words(n_in)
-    getattr(plain, method)(array("q", [len(data)]), lengths)
-    into = bytearray(sum(lengths))
-    getattr(plain, method + "v")(as_bytes(data), as_bytes(into, lengths))
-    _end(late)
-    return _cut(into, lengths)
+
+    def move(plain: Any, most: int, moved: Moved) -> tuple[Any, Any]:
+        collective, of_lengths = getattr(plain, method), getattr(plain, method + "v")
+        if most <= SMALL:
+            into = bytearray(n_in * (HEAD + most))
+            slots = as_bytes(_slot(data, most)), as_bytes(into)
+            return _once(moved, 0, into, collective, *slots), most
+        lengths, length = _words(n_in), array("q", [len(data)])
+        lengths = _once(moved, 0, lengths, collective, length, lengths)
+        into = bytearray(sum(lengths))
+        parts = as_bytes(data), as_bytes(into, lengths)
+        return _once(moved, 1, into, of_lengths, *parts), lengths
+
+    return _loads_each(*_behind_gate(comm, operation, len(data), move))
 
 
 def alltoall(comm: Any, objs: Sequence[Any]) -> list[Any]:
@@ -196,20 +245,21 @@ def neighbor_alltoall(comm: Any, objs: Sequence[Any]) -> list[Any]:
 def _all_to_all(
     comm: Any, parts: list[bytes], operation: str, method: str, n_in: int
 ) -> list[Any]:
-    plain, most, late = _gate(comm, operation, max(map(len, parts), default=0))
-    if most <= SMALL:
-        slots = b"".join([_slot(part, most) for part in parts])
-        into = bytearray(n_in * (HEAD + most))
-        getattr(plain, method)(as_bytes(slots), as_bytes(into))
-        _end(late)
-        return _unslot(into, most)
-    sent, received = array("q", map(len, parts)), _words(n_in)
-    getattr(plain, method)(sent, received)
-    into = bytearray(sum(received))
-    together = as_bytes(b"".join(parts), sent)
-    getattr(plain, method + "v")(together, as_bytes(into, received))
-    _end(late)
-    return _cut(into, received)
+    def move(plain: Any, most: int, moved: Moved) -> tuple[Any, Any]:
+        collective, of_lengths = getattr(plain, method), getattr(plain, method + "v")
+        if most <= SMALL:
+            slots = b"".join([_slot(part, most) for part in parts])
+            into = bytearray(n_in * (HEAD + most))
+            pair = as_bytes(slots), as_bytes(into)
+            return _once(moved, 0, into, collective, *pair), most
+        sent, received = array("q", map(len, parts)), _words(n_in)
+        received = _once(moved, 0, received, collective, sent, received)
+        into = bytearray(sum(received))
+        pair = as_bytes(b"".join(parts), sent), as_bytes(into, received)
+        return _once(moved, 1, into, of_lengths, *pair), received
+
+    most = max(map(len, parts), default=0)
+    return _loads_each(*_behind_gate(comm, operation, most, move))
 
 
 def _dumps_each(objs: Sequence[Any], n: int) -> list[bytes]:

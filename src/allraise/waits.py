@@ -15,6 +15,7 @@ but for the gates: each is one rank's part of an operation.
 
 from __future__ import annotations
 
+from operator import call
 from typing import TYPE_CHECKING, Any
 
 from allraise.gates import Announced, Gates
@@ -182,18 +183,32 @@ class Waits(Lane):
             What a signal's handler raised meanwhile, to be raised after the
             collective: the others are in it already.
         """
+        watched: list[MPI.Request] = []
         gates.entered += 1
-        if self.standing.is_active or self.enclosing:
-            self._look(gates)
-        if self.failed or self.enclosing:
-            closed = self._closed_by(gates)
-            if closed >= 0:
-                self._give_up([], operation, closed)
-        gate = start()
-        closed, late = self._wait_at(gate, start, gates)
+        try:
+            if self.standing.is_active or self.enclosing:
+                self._look(gates)
+            if self.failed or self.enclosing:
+                closed = self._closed_by(gates)
+                if closed >= 0:
+                    self._give_up([], operation, closed)
+            listens = self._listens() if self.enclosing else (self.listen,)
+            # Started by C code, and noted by an operation that is no call: so no
+            # signal's handler comes in between.
+            watched += map(call, (start,))
+            watched += listens
+            if not self._waitany(watched):
+                return None
+            late = None
+        except BaseException as error:
+            if not watched:
+                gates.entered -= 1
+                raise
+            late = self._deferred(error, watched[0], start)
+        closed, late = self._wait_at(watched, start, gates, late)
         if closed >= 0:
             try:
-                self._give_up([gate, start], operation, closed)
+                self._give_up([watched[0], start], operation, closed)
             except BaseException:
                 if late is None:
                     raise
@@ -201,38 +216,44 @@ class Waits(Lane):
         return late
 
     def _wait_at(
-        self, gate: MPI.Request, start: object, gates: Gates
+        self,
+        watched: list[MPI.Request],
+        start: object,
+        gates: Gates,
+        late: BaseException | None,
     ) -> tuple[int, BaseException | None]:
-        """Wait until a gate opens or is closed.
+        """Wait until a gate opens or is closed, once there was something to hear.
 
         Returns:
             Whose failure has closed it, or -1; and what a signal's handler raised.
         """
-        watched = [gate, *self._listens()] if self.enclosing else [gate, self.listen]
-        late: BaseException | None = None
-        is_deaf = False
+        gate = watched[0]
         while gate:  # it is null when it is done
             try:
-                if is_deaf:
-                    for channel in (self, *self.enclosing):
-                        channel.hear()
-                    is_deaf = False
-                else:
-                    i = self._waitany(watched)
-                    if not i:
-                        break
-                    self._heard(i - 1, gates)
+                # All, for a handler may have come between receipt and reading.
+                for channel in (self, *self.enclosing):
+                    channel.hear()
+                self._look(gates)
                 closed = self._closed_by(gates)
                 if closed >= 0:
                     return closed, late
+                if not self._waitany(watched):
+                    break
             except BaseException as error:
-                if is_of_mpi(error) or issubclass(type(error), RecursionError):
-                    LEAKED.extend((gate, start))  # it holds the gate's buffers
-                    raise
-                # Of a signal's handler: the others count on this rank beyond the
-                # gate, if it opens. It may have come between receipt and reading.
-                late, is_deaf = error, True
+                late = self._deferred(error, gate, start)
         return -1, late
+
+    def _deferred(
+        self, error: BaseException, gate: MPI.Request, start: object
+    ) -> BaseException:
+        """Return what a signal's handler raised at a gate; raise anything else.
+
+        The others count on this rank beyond the gate, if it opens.
+        """
+        if is_of_mpi(error) or issubclass(type(error), RecursionError):
+            LEAKED.extend((gate, start))  # it holds the gate's buffers
+            raise error
+        return error
 
     def hear(self) -> None:
         """Take in what peers have told so far. Not collective, never waits."""

@@ -99,6 +99,18 @@ def test_what_one_rank_gets_wrong_alone_hangs_no_other(n_ranks):
     assert "ok" in run(n_ranks, "interrupt_alone.py").stdout
 
 
+@pytest.mark.parametrize("n_ranks", [2, 3])
+def test_wherever_a_handler_raises_in_an_operation_no_rank_waits_for_ever(n_ranks, way):
+    """Between the gate and the collective, say, where the others are inside."""
+    assert "ok" in run(n_ranks, "interrupt_places.py", **way).stdout
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
+def test_an_operation_at_the_end_of_the_stack_leaves_no_rank_waiting(n_ranks, way):
+    """It ends well, or its rank has failed, as far as the others can see, too."""
+    assert "ok" in run(n_ranks, "interrupt_depths.py", **way).stdout
+
+
 def test_the_table_names_every_method_of_mpi4py():
     """A new method of mpi4py is refused until somebody has thought about it."""
     lines = run(2, "interrupt_table.py").stdout.splitlines()
