@@ -241,6 +241,7 @@ class Interruptible:
     plain: Any  # mpi4py's communicator of the same handle
     _hidden: Any = None
     sizes: Any = None  # see objects
+    slots: Any = None
 
     def _begin(self, operation: str) -> Any:
         """Raise where the region has failed; else the channel is in use."""

@@ -34,8 +34,13 @@ def check_buffers(buffers: tuple[Any, ...]) -> None:
     or one that is not contiguous. Sizes that do not match are not seen here.
     """
     for spec in buffers:
+        try:
+            # numpy's: less than half of what all below takes
+            if spec.flags.c_contiguous:
+                continue
+        except AttributeError:
+            pass
         buffer = spec[0] if isinstance(spec, (list, tuple)) and spec else spec
-        # numpy's: twice as fast as to make a memoryview
         flags = getattr(buffer, "flags", None)
         if buffer is None or (flags is not None and flags.c_contiguous):
             continue

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from array import array
-from itertools import accumulate
+from itertools import accumulate, starmap
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from allraise.parts import is_of_mpi
@@ -37,6 +37,10 @@ MAX_TRIES: Final = 100
 SMALL = 512
 HEAD = 4  # bytes of a length
 
+# What a gate carries of an object that is broadcast: a number, a word, a path.
+CARRIED = 128
+NOTHING = bytes(CARRIED)
+
 
 @functools.cache  # an import statement costs 0.4 us, this 0.05
 def mpi() -> Any:
@@ -57,35 +61,27 @@ def loads(data: Any) -> Any:
 
 
 def _behind_gate(
-    comm: Any, operation: str, n: int, move: Callable[[Any, int, Moved], T]
+    comm: Any,
+    operation: str,
+    start: Callable[[], Any],
+    move: Callable[[Any, Moved], T],
 ) -> T:
-    """Move bytes behind a gate that finds the largest `n` of all ranks.
-
-    Collective over `comm`. To find it saves small objects the exchange of their
-    lengths.
+    """Move bytes behind a gate. Collective over `comm`.
 
     Args:
         comm: The interruptible communicator.
         operation: Named in an interruption.
-        n: The bytes of this rank's largest object.
-        move: Called with the plain communicator, the largest n and what `_once` wants.
-            Where a signal's handler raises in it, it is called again, and that is
-            raised in the end: the others wait for this rank.
+        start: Starts the gate; in C code, for `pass_gate` depends on that.
+        move: Called with the plain communicator and what `_once` wants. Where a
+            signal's handler raises in it, it is called again, and that is raised in
+            the end: the others wait for this rank.
     """
-    if comm.sizes is None:
-        # Once per communicator: to make them takes as long as the gate. They are
-        # not used again after a gate that was given up, nor is the communicator.
-        mine, most = _words(1), _words(1)
-        start = functools.partial(comm.plain.Iallreduce, mine, most, mpi().MAX)
-        comm.sizes = mine, most, start
-    mine, most, start = comm.sizes
-    mine[0] = n
     moved: Moved = []
     n_tries = 0
     late = comm.pass_gate(operation, start)
     while True:
         try:
-            result = move(comm.plain, most[0], moved)
+            result = move(comm.plain, moved)
             break
         except BaseException as error:
             n_tries += 1
@@ -97,6 +93,37 @@ def _behind_gate(
     return result
 
 
+def _largest(comm: Any, n: int) -> tuple[Callable[[], Any], array[int]]:
+    """Return what starts a gate that finds the largest n, and where that will be.
+
+    Not collective. It saves small objects the exchange of their lengths.
+    """
+    if comm.sizes is None:
+        # Once per communicator: to make them takes as long as the gate. They are
+        # not used again after a gate that was given up, nor is the communicator.
+        mine, most = _words(1), _words(1)
+        start = functools.partial(comm.plain.Iallreduce, mine, most, mpi().MAX)
+        comm.sizes = start, mine, most
+    start, mine, most = comm.sizes
+    mine[0] = n
+    return start, most
+
+
+def _carried(comm: Any, slot: bytes) -> tuple[Callable[[], Any], memoryview]:
+    """Return what starts a gate that carries a slot, and where that will be.
+
+    Not collective. The others give zeros, and the bits of all are put together.
+    """
+    if comm.slots is None:  # as the sizes
+        mine, all_bits = _words(CARRIED // 8), _words(CARRIED // 8)
+        start = functools.partial(comm.plain.Iallreduce, mine, all_bits, mpi().BOR)
+        views = memoryview(mine).cast("B"), memoryview(all_bits).cast("B")
+        comm.slots = start, *views
+    start, mine, all_bits = comm.slots
+    mine[:] = slot
+    return start, all_bits
+
+
 def _once(moved: Moved, place: int, into: Any, collective: Any, *args: Any) -> Any:
     """Do a collective unless it was done before; return what it has filled.
 
@@ -104,7 +131,7 @@ def _once(moved: Moved, place: int, into: Any, collective: Any, *args: Any) -> A
     signal's handler comes in between.
     """
     if len(moved) == place:
-        moved += zip(map(collective, *zip(args)), (into,))  # noqa: B905 by length one
+        moved += zip(starmap(collective, (args,)), (into,), strict=True)
     return moved[place][1]
 
 
@@ -146,23 +173,31 @@ def _loads_each(data: Any, sizes: int | Sequence[int]) -> list[Any]:
 
 def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
     """Broadcast an object. Collective over `comm`."""
-    data: Any = dumps(obj) if comm.rank == root else None
+    data, slot = None, NOTHING
+    if comm.rank == root:
+        data = dumps(obj)
+        slot = len(data).to_bytes(HEAD, "little")
+        slot = (slot + data[: CARRIED - HEAD]).ljust(CARRIED, b"\0")
+    start, carried = _carried(comm, slot)
 
-    def move(plain: Any, most: int, moved: Moved) -> Any:
-        into = bytearray(most) if data is None else data
+    def move(plain: Any, moved: Moved) -> Any:
+        n = _length_in(carried)
+        if 0 < n <= CARRIED - HEAD:
+            return bytes(carried[HEAD : HEAD + n])
+        into = bytearray(n) if data is None else data
         return _once(moved, 0, into, plain.Bcast, as_bytes(into), root)
 
-    n = 0 if data is None else len(data)
-    return loads(_behind_gate(comm, "bcast", n, move))
+    return loads(_behind_gate(comm, "bcast", start, move))
 
 
 def gather(comm: Any, obj: Any, root: int = 0) -> list[Any] | None:
     """Gather objects. Collective over `comm`."""
     data = dumps(obj)
     here = comm.rank == root
+    start, largest = _largest(comm, len(data))
 
-    def move(plain: Any, most: int, moved: Moved) -> tuple[Any, Any]:
-        if most <= SMALL:
+    def move(plain: Any, moved: Moved) -> tuple[Any, Any]:
+        if (most := largest[0]) <= SMALL:
             into = bytearray(comm.size * (HEAD + most) if here else 0)
             slots = as_bytes(_slot(data, most)), as_bytes(into) if here else None
             return _once(moved, 0, into, plain.Gather, *slots, root), most
@@ -173,7 +208,7 @@ def gather(comm: Any, obj: Any, root: int = 0) -> list[Any] | None:
         parts = as_bytes(data), as_bytes(into, lengths) if here else None
         return _once(moved, 1, into, plain.Gatherv, *parts, root), lengths
 
-    into, sizes = _behind_gate(comm, "gather", len(data), move)
+    into, sizes = _behind_gate(comm, "gather", start, move)
     return _loads_each(into, sizes) if here else None
 
 
@@ -181,9 +216,10 @@ def scatter(comm: Any, objs: Sequence[Any] | None, root: int = 0) -> Any:
     """Scatter objects. Collective over `comm`."""
     here = comm.rank == root
     parts = _dumps_each(objs or (), comm.size) if here else []
+    start, largest = _largest(comm, max(map(len, parts), default=0))
 
-    def move(plain: Any, most: int, moved: Moved) -> Any:
-        if most <= SMALL:
+    def move(plain: Any, moved: Moved) -> Any:
+        if (most := largest[0]) <= SMALL:
             slots = b"".join([_slot(part, most) for part in parts])
             into = bytearray(HEAD + most)
             given = as_bytes(slots) if here else None
@@ -196,8 +232,7 @@ def scatter(comm: Any, objs: Sequence[Any] | None, root: int = 0) -> Any:
         together = as_bytes(b"".join(parts), lengths) if here else None
         return _once(moved, 1, into, plain.Scatterv, together, as_bytes(into), root)
 
-    most = max(map(len, parts), default=0)
-    return loads(_behind_gate(comm, "scatter", most, move))
+    return loads(_behind_gate(comm, "scatter", start, move))
 
 
 def allgather(comm: Any, obj: Any) -> list[Any]:
@@ -213,10 +248,11 @@ def neighbor_allgather(comm: Any, obj: Any) -> list[Any]:
 
 def _to_all(comm: Any, obj: Any, operation: str, method: str, n_in: int) -> list[Any]:
     data = dumps(obj)
+    start, largest = _largest(comm, len(data))
 
-    def move(plain: Any, most: int, moved: Moved) -> tuple[Any, Any]:
+    def move(plain: Any, moved: Moved) -> tuple[Any, Any]:
         collective, of_lengths = getattr(plain, method), getattr(plain, method + "v")
-        if most <= SMALL:
+        if (most := largest[0]) <= SMALL:
             into = bytearray(n_in * (HEAD + most))
             slots = as_bytes(_slot(data, most)), as_bytes(into)
             return _once(moved, 0, into, collective, *slots), most
@@ -226,7 +262,7 @@ def _to_all(comm: Any, obj: Any, operation: str, method: str, n_in: int) -> list
         parts = as_bytes(data), as_bytes(into, lengths)
         return _once(moved, 1, into, of_lengths, *parts), lengths
 
-    return _loads_each(*_behind_gate(comm, operation, len(data), move))
+    return _loads_each(*_behind_gate(comm, operation, start, move))
 
 
 def alltoall(comm: Any, objs: Sequence[Any]) -> list[Any]:
@@ -245,9 +281,11 @@ def neighbor_alltoall(comm: Any, objs: Sequence[Any]) -> list[Any]:
 def _all_to_all(
     comm: Any, parts: list[bytes], operation: str, method: str, n_in: int
 ) -> list[Any]:
-    def move(plain: Any, most: int, moved: Moved) -> tuple[Any, Any]:
+    start, largest = _largest(comm, max(map(len, parts), default=0))
+
+    def move(plain: Any, moved: Moved) -> tuple[Any, Any]:
         collective, of_lengths = getattr(plain, method), getattr(plain, method + "v")
-        if most <= SMALL:
+        if (most := largest[0]) <= SMALL:
             slots = b"".join([_slot(part, most) for part in parts])
             into = bytearray(n_in * (HEAD + most))
             pair = as_bytes(slots), as_bytes(into)
@@ -258,8 +296,7 @@ def _all_to_all(
         pair = as_bytes(b"".join(parts), sent), as_bytes(into, received)
         return _once(moved, 1, into, of_lengths, *pair), received
 
-    most = max(map(len, parts), default=0)
-    return _loads_each(*_behind_gate(comm, operation, most, move))
+    return _loads_each(*_behind_gate(comm, operation, start, move))
 
 
 def _dumps_each(objs: Sequence[Any], n: int) -> list[bytes]:
