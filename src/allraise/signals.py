@@ -7,7 +7,8 @@ other rank waits for it.
 
 from __future__ import annotations
 
-import signal
+# Its functions take a fifteenth of what those of `signal` take, which make enums.
+import _signal  # type: ignore[import-not-found]
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
-# What handlers are commonly made to raise from: Ctrl-C, and a scheduler's
-# warning that the time is up.
-HELD_BACK: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# Any of them may have a handler in Python, and any handler may raise: of Ctrl-C, of a
+# scheduler's warning that the time is up, of a timer.
+ALL_SIGNALS: Final = tuple(map(int, _signal.valid_signals()))
 
 # Calls that the failure path may nest, pickling included. A rank may stand at
 # its recursion limit when it fails: that may be what failed.
@@ -114,11 +115,11 @@ class signals_held_back:  # noqa: N801 reads as the block it is
         self._handlers: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             try:
-                for number in HELD_BACK:
-                    handler = signal.getsignal(number)
+                for number in ALL_SIGNALS:
+                    handler = _signal.getsignal(number)
                     if callable(handler) and not _never_raises(handler):
                         self._handlers[number] = handler
-                        signal.signal(number, self._note)
+                        _signal.signal(number, self._note)
             except BaseException:  # of a handler that is not held back yet
                 self._restore()
                 raise
@@ -131,9 +132,9 @@ class signals_held_back:  # noqa: N801 reads as the block it is
         """Put every handler back, also where one of them raises meanwhile."""
         raised = None
         for number, handler in self._handlers.items():
-            while signal.getsignal(number) == self._note:
+            while _signal.getsignal(number) == self._note:
                 try:
-                    signal.signal(number, handler)
+                    _signal.signal(number, handler)
                 except BaseException as error:
                     raised = error
         if raised is not None:
@@ -147,4 +148,4 @@ class signals_held_back:  # noqa: N801 reads as the block it is
     ) -> None:
         self._restore()
         for seen in self._seen:
-            signal.raise_signal(seen)
+            _signal.raise_signal(seen)

@@ -1,12 +1,13 @@
-"""Room on the stack is given to each block, and taken back whole."""
+"""Room on the stack, given to each block and taken back whole; signals held back."""
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
 
-from allraise.signals import STACK_ROOM, room_on_the_stack
+from allraise.signals import STACK_ROOM, room_on_the_stack, signals_held_back
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +61,33 @@ def test_room_that_a_deep_stack_still_needs_is_taken_back_later(limit):
     with room_on_the_stack():
         pass
     assert sys.getrecursionlimit() == limit
+
+
+@pytest.fixture(
+    params=[signal.SIGINT, signal.SIGALRM, signal.SIGPROF, signal.SIGRTMIN],
+    ids=lambda number: number.name,
+)
+def raising(request):
+    """A signal whose handler raises."""
+
+    def handler(*_):
+        raise TimeoutError(request.param.name)
+
+    before = signal.signal(request.param, handler)
+    yield request.param
+    assert signal.signal(request.param, before) is handler
+
+
+def test_a_handler_runs_at_the_end_of_the_block_whatever_the_signal(raising):
+    went_on = False
+    with pytest.raises(TimeoutError, match=raising.name), signals_held_back():  # noqa: PT012 it raises at the end
+        signal.raise_signal(raising)
+        went_on = True
+    assert went_on
+
+
+def test_a_signal_without_a_handler_in_python_is_left_alone():
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    with signals_held_back():
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+    signal.signal(signal.SIGUSR1, before)
