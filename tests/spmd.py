@@ -393,7 +393,7 @@ def watch(setattr_: Any, player_of: Any) -> None:
             player.ledger.append(entry)
         return outcome
 
-    for module in ("guard", "steps", "arguments"):
+    for module in ("guard", "row", "arguments"):
         # By name: `allraise.guard` is the class.
         setattr_(sys.modules[f"allraise.{module}"], "leave", leave)
 

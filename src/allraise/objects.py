@@ -135,7 +135,7 @@ def _carried(comm: Any, slot: bytes) -> tuple[Callable[[], Any], memoryview]:
 def _once(moved: Moved, place: int, into: Any, collective: Any, *args: Any) -> Any:
     """Do a collective unless it was done before; return what it has filled.
 
-    Collective. It is done by C code, and noted by an operation that is no call: so no
+    Collective over `comm`. It is done by C code, and noted by an operation that is no call: so no
     signal's handler comes in between.
     """
     if len(moved) == place:

@@ -11,10 +11,13 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType, TracebackType
+
+T = TypeVar("T")
 
 # Any of them may have a handler in Python, and any handler may raise: of Ctrl-C, of a
 # scheduler's warning that the time is up, of a timer.
@@ -113,17 +116,44 @@ class signals_held_back:  # noqa: N801 reads as the block it is
     def __enter__(self) -> Self:
         self._seen: list[int] = []
         self._handlers: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            try:
-                for number in ALL_SIGNALS:
-                    handler = _signal.getsignal(number)
-                    if callable(handler) and not _never_raises(handler):
-                        self._handlers[number] = handler
-                        _signal.signal(number, self._note)
-            except BaseException:  # of a handler that is not held back yet
-                self._restore()
-                raise
+        try:
+            self._hold()
+        except BaseException:  # of a handler that is not held back yet
+            self._restore()
+            raise
         return self
+
+    def _hold(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in ALL_SIGNALS:
+            handler = _signal.getsignal(number)
+            if (
+                callable(handler)
+                and not _never_raises(handler)
+                and handler != self._note
+            ):
+                self._handlers[number] = handler
+                _signal.signal(number, self._note)
+
+    def let_through(self, function: Callable[[], T]) -> T:
+        """Call a function in which handlers run as ever, and in the block again wait.
+
+        Not collective. What has waited raises before the function is called.
+        """
+        is_held, raised = False, None
+        try:
+            self._end()
+            return function()
+        finally:
+            while not is_held:
+                try:
+                    self._hold()
+                    is_held = True
+                except BaseException as error:  # of a handler not held back yet
+                    raised = error
+            if raised is not None:
+                raise raised
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self._seen.append(number)
@@ -146,6 +176,11 @@ class signals_held_back:  # noqa: N801 reads as the block it is
         _exc: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        """Put the handlers back, and have run those whose signals came."""
         self._restore()
-        for seen in self._seen:
-            _signal.raise_signal(seen)
+        self._handlers.clear()
+        while self._seen:
+            _signal.raise_signal(self._seen.pop(0))

@@ -17,10 +17,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from allraise.agreement import enter, leave
 from allraise.arguments import check_arguments, check_step, locate, refuse
-from allraise.signals import signals_held_back
-from allraise.values import checked_list, dump_value, load_value
+from allraise.row import Row
 from allraise.verdict import place_of
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
     from mpi4py import MPI
 
-    from allraise.private import Private, Region
+    from allraise.private import Private
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -104,17 +102,17 @@ class CollectiveSteps:
 
         Success costs three ``Allreduce`` of 64 bytes, a gather and a scatter.
         """
-        region = self._region("reduce_scatter", step)
-        value = self._attempt(region, lambda: self._dump(map_fun(), "map_fun"))
+        with self._row("reduce_scatter", step) as row:
+            value = row.alone(lambda: row.dump(map_fun(), "map_fun"))
 
-        def reduce() -> list[Any] | None:
-            values = self._gather(value)
-            if values is None:
-                return None
-            return self._dump_each(reduce_fun(values), "reduce_fun")
+            def reduce() -> list[Any] | None:
+                values = row.gather(value)
+                if values is None:
+                    return None
+                return row.let(lambda: row.dump_each(reduce_fun(values), "reduce_fun"))
 
-        results = self._attempt(region, reduce)
-        return cast("R", self._attempt(region, lambda: self._scatter(results)))
+            results = row.together(reduce)
+            return cast("R", row.together(lambda: row.scatter(results)))
 
     def all_reduce(
         self,
@@ -139,17 +137,17 @@ class CollectiveSteps:
 
         Success costs three ``Allreduce`` of 64 bytes, a gather and a bcast.
         """
-        region = self._region("all_reduce", step)
-        value = self._attempt(region, lambda: self._dump(map_fun(), "map_fun"))
+        with self._row("all_reduce", step) as row:
+            value = row.alone(lambda: row.dump(map_fun(), "map_fun"))
 
-        def reduce() -> Any:
-            values = self._gather(value)
-            if values is None:
-                return None
-            return self._dump(reduce_fun(values), "reduce_fun")
+            def reduce() -> Any:
+                values = row.gather(value)
+                if values is None:
+                    return None
+                return row.let(lambda: row.dump(reduce_fun(values), "reduce_fun"))
 
-        result = self._attempt(region, reduce)
-        return cast("R", self._attempt(region, lambda: self._spread(result)))
+            result = row.together(reduce)
+            return cast("R", row.together(lambda: row.spread(result)))
 
     def all_gather(self, step: str, map_fun: Callable[[], T]) -> list[T]:
         """Map on every rank, and give all of them every value.
@@ -169,9 +167,9 @@ class CollectiveSteps:
 
         Success costs two ``Allreduce`` of 64 bytes and an allgather.
         """
-        region = self._region("all_gather", step)
-        value = self._attempt(region, lambda: self._dump(map_fun(), "map_fun"))
-        return self._attempt(region, lambda: self._gather_everywhere(value))
+        with self._row("all_gather", step) as row:
+            value = row.alone(lambda: row.dump(map_fun(), "map_fun"))
+            return row.together(lambda: row.gather_everywhere(value))
 
     def broadcast(self, step: str, map_fun: Callable[[], T]) -> T:
         """Map on the coordinator alone, and give all the value.
@@ -191,13 +189,13 @@ class CollectiveSteps:
 
         Success costs two ``Allreduce`` of 64 bytes and a bcast.
         """
-        region = self._region("broadcast", step)
+        with self._row("broadcast", step) as row:
 
-        def map_here() -> Any:
-            return self._dump(map_fun(), "map_fun") if self.is_coordinator else None
+            def map_here() -> Any:
+                return row.dump(map_fun(), "map_fun") if self.is_coordinator else None
 
-        value = self._attempt(region, map_here)
-        return cast("T", self._attempt(region, lambda: self._spread(value)))
+            value = row.alone(map_here)
+            return cast("T", row.together(lambda: row.spread(value)))
 
     def barrier(self) -> None:
         """Wait until every rank is here.
@@ -210,7 +208,8 @@ class CollectiveSteps:
 
         Costs one ``Allreduce`` of 64 bytes.
         """
-        self._attempt(self._region("barrier", "barrier"), lambda: None)
+        with self._row("barrier", "barrier") as row:
+            row.together(lambda: None)
 
     def broadcast_object(self, value: T | None) -> T:
         """Give all ranks the coordinator's value. Collective over comm."""
@@ -221,9 +220,9 @@ class CollectiveSteps:
 
         The other ranks get None.
         """
-        region = self._region("gather_object", "gather_object")
-        data = self._attempt(region, lambda: self._dump(value, "gather_object"))
-        return self._attempt(region, lambda: self._gather(data))
+        with self._row("gather_object", "gather_object") as row:
+            data = row.alone(lambda: row.dump(value, "gather_object"))
+            return row.together(lambda: row.gather(data))
 
     def all_gather_object(self, value: T) -> list[T]:
         """Give all ranks every rank's value, in order. Collective over comm."""
@@ -231,17 +230,17 @@ class CollectiveSteps:
 
     def scatter_object(self, values: list[T] | None) -> T:
         """Give each rank its part of the coordinator's list. Collective over comm."""
-        region = self._region("scatter_object", "scatter_object")
+        with self._row("scatter_object", "scatter_object") as row:
 
-        def dump_here() -> Any:
-            giver = "scatter_object"
-            return self._dump_each(values, giver) if self.is_coordinator else None
+            def dump_here() -> Any:
+                giver = "scatter_object"
+                return row.dump_each(values, giver) if self.is_coordinator else None
 
-        data = self._attempt(region, dump_here)
-        return cast("T", self._attempt(region, lambda: self._scatter(data)))
+            data = row.alone(dump_here)
+            return cast("T", row.together(lambda: row.scatter(data)))
 
-    def _region(self, kind: str, step: str) -> Region:
-        """Return what tells the parts of this step from those of others.
+    def _row(self, kind: str, step: str) -> Row:
+        """Return the regions of a step, told from those of others.
 
         Not collective where the step is a str. All ranks must name one
         coordinator, for they communicate with it in the parts.
@@ -253,74 +252,5 @@ class CollectiveSteps:
             check_step(step)
         except TypeError as error:
             raise refuse(self._private, error)  # noqa: B904 the cause is set
-        return step, f"{kind}, coordinator {self.coordinator_rank}"
-
-    def _attempt(self, region: Region, part: Callable[[], T]) -> T:
-        """Do one part of a step; raise on every rank if it failed on any.
-
-        Collective over comm.
-        """
-        opened = enter(self._private, region)
-        failure = outcome = None
-        try:
-            try:
-                result = part()
-            except BaseException as error:
-                failure = error
-            outcome = leave(opened, failure, self._place)
-            if outcome is not None:
-                raise outcome
-            return result
-        finally:
-            # Else this frame and the traceback that holds it keep each other,
-            # and all that the user's frames hold, alive.
-            del failure, outcome
-
-    # Bytes move inside the region that uses them, with signals held back: a
-    # signal that throws a rank out here is its failure, told to all, and comes
-    # when no rank waits in the collective any more.
-
-    def _move(self, collective: str, data: Any, **root: int) -> Any:
-        with signals_held_back():
-            return getattr(self._private.comm, collective)(data, **root)
-
-    def _gather(self, data: Any) -> list[Any] | None:
-        """Return every rank's value on the coordinator. Collective over comm."""
-        if self._private.comm is None:
-            return [data]
-        chunks = self._move("gather", data, root=self.coordinator_rank)
-        return _load_each(chunks) if self.is_coordinator else None
-
-    def _gather_everywhere(self, data: Any) -> list[Any]:
-        """Return every rank's value. Collective over comm."""
-        if self._private.comm is None:
-            return [data]
-        return _load_each(self._move("allgather", data))
-
-    def _spread(self, data: Any) -> Any:
-        """Return the coordinator's value. Collective over comm."""
-        if self._private.comm is None:
-            return data
-        data = self._move("bcast", data, root=self.coordinator_rank)
-        return load_value(data, self.coordinator_rank)
-
-    def _scatter(self, data: list[Any] | None) -> Any:
-        """Return this rank's part of the coordinator's. Collective over comm."""
-        if self._private.comm is None:
-            return data[0] if data else None
-        piece = self._move("scatter", data, root=self.coordinator_rank)
-        return load_value(piece, self.coordinator_rank)
-
-    # A single rank keeps its objects: torch without a process group does not
-    # pickle either.
-
-    def _dump(self, value: object, giver: str) -> Any:
-        return value if self._private.comm is None else dump_value(value, giver)
-
-    def _dump_each(self, values: object, giver: str) -> list[Any]:
-        checked = checked_list(values, self._private.size, giver)
-        return [self._dump(value, giver) for value in checked]
-
-
-def _load_each(chunks: list[bytes]) -> list[Any]:
-    return [load_value(chunk, rank) for rank, chunk in enumerate(chunks)]
+        region = step, f"{kind}, coordinator {self.coordinator_rank}"
+        return Row(self._private, region, self._place, self.coordinator_rank)

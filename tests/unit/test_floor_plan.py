@@ -42,7 +42,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (3, "failing"),
         (3, "closing"),
         (3, "agreement overdue"),
-        (3, "arguments deadline"),
+        (3, "arguments deadline row"),
         (4, "guard steps"),
         (4, "dcp launcher doctor"),
         (5, "__init__ __main__"),

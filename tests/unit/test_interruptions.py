@@ -7,7 +7,14 @@ import pytest
 
 import allraise
 import spmd
-from allraise import CheckpointException, agree, agreement, collect, guard
+from allraise import (
+    CheckpointException,
+    CollectiveSteps,
+    agree,
+    agreement,
+    collect,
+    guard,
+)
 from unit import simulated
 
 pytestmark = pytest.mark.usefixtures("simulated_ranks")
@@ -167,7 +174,14 @@ def held_back(monkeypatch):
                 self.handler.n_held -= 1
                 self.handler.run()
 
-    for module in ("agreement", "verdict"):
+        def let_through(self, function):
+            self.__exit__()
+            try:
+                return function()
+            finally:
+                self.__enter__()
+
+    for module in ("agreement", "verdict", "row"):
         monkeypatch.setattr(f"allraise.{module}.signals_held_back", held_back)
     return held_back
 
@@ -224,3 +238,54 @@ def test_wherever_a_handler_raises_the_ranks_end_alike(fails_on):
             raise
         assert sys.getrecursionlimit() == limit, f"at place {place}"
     assert place > (20 if fails_on else 5)  # where it goes well, there are few calls
+
+
+STEPS = {
+    "reduce_scatter": lambda s: s.reduce_scatter("step", lambda: 1, lambda ones: ones),
+    "all_reduce": lambda s: s.all_reduce("step", lambda: 1, sum),
+    "all_gather": lambda s: s.all_gather("step", lambda: 1),
+    "broadcast": lambda s: s.broadcast("step", lambda: 1),
+    "barrier": lambda s: s.barrier(),
+    "gather_object": lambda s: s.gather_object(1),
+    "scatter_object": lambda s: s.scatter_object([1] * WORLD_SIZE),
+}
+
+
+@pytest.mark.usefixtures("held_back")
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_wherever_a_handler_raises_in_a_step_no_rank_waits_in_a_collective(step):
+    place, has_raised = 0, True
+    while has_raised:
+        place += 1
+        handler = Handler(place)
+
+        def main(comm, handler=handler):
+            steps = CollectiveSteps(comm)
+            try:
+                with guard(comm, "around"):
+                    if comm.rank == 1:
+                        sys.setprofile(handler)
+                    try:
+                        step(steps)
+                    finally:
+                        sys.setprofile(None)
+            except BaseException as error:
+                ended = error
+            else:
+                ended = None
+            agree(None, comm, "after")
+            return ended
+
+        try:
+            outcomes = simulated.World(WORLD_SIZE).run(main)
+        except simulated.Deadlock as error:
+            error.add_note(f"at place {place}")
+            raise
+        has_raised = handler.has_raised
+        for outcome in outcomes:
+            if has_raised:
+                assert isinstance(outcome, CheckpointException), f"at place {place}"
+                assert outcome.ranks == (1,)
+            else:
+                assert outcome is None
+    assert place > 5
