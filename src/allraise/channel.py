@@ -217,6 +217,7 @@ class Channel(Waits):
         # that a next region's announcement is not taken for one of this region.
         self.private.Allreduce(mine, most, MPI.MAX)
         self.announced = Announced()
+        self.pending.clear()
         self._n_sent = array("q", bytes(8 * self.size))
         self._n_received = 0
         self.door.entered = most[4]  # no number comes twice

@@ -33,6 +33,7 @@ from allraise.nesting import enclosing, note_twins, open_sides, watch_anew, with
 from allraise.parts import is_of_mpi
 from allraise.polling import way_to
 from allraise.private import VECTOR_LENGTH, Private, known_private, register
+from allraise.signals import room_on_the_stack, signals_held_back
 from allraise.standing import Gate
 from allraise.survivors import end_if_died_first, watch_exit
 from allraise.ulfm import is_active, make_channels
@@ -90,14 +91,17 @@ def _create(comm: MPI.Intracomm) -> Private:
     for side in around:
         if side.settled is not None:
             raise side.settled[1]
-    if around:
-        _meet(group, around)
-    private = Private(None, rank, size, MPI.MAX)
-    private.group = group
-    # The interruptible communicator of a region is not to wait at gates here.
-    _connect(private, getattr(comm, "plain", comm))
-    register(comm, private)
-    note_twins(private)
+    meeting = _meet(group, around) if around else None
+    # From here on the other ranks count on this one.
+    with room_on_the_stack(), signals_held_back():
+        if meeting is not None:
+            meeting.pass_through()
+        private = Private(None, rank, size, MPI.MAX)
+        private.group = group
+        # The interruptible communicator of a region is not to wait at gates here.
+        _connect(private, getattr(comm, "plain", comm))
+        register(comm, private)
+        note_twins(private)
     return private
 
 
@@ -149,34 +153,62 @@ def _connect(private: Private, plain: MPI.Intracomm) -> None:
     private.note_plain()
 
 
-def _meet(group: MPI.Group, around: list[Private]) -> None:
-    """Come together with the members of a group, unless a region around fails.
+class _Meeting:
+    """The members of a group, who come together unless a region around fails.
+
+    Collective over the group.
+    """
+
+    def __init__(self, group: MPI.Group, around: list[Private]) -> None:
+        from mpi4py import MPI
+
+        self.outer = around[0]
+        self.beacons: list[Channel] = [side.beacon for side in around]
+        self.ranks = MPI.Group.Translate_ranks(group, None, self.outer.group)
+        ident = _ident_of(array("q", self.ranks).tobytes(), around)
+        self.gates = Gates(ident)
+        outermost = around[-1].group
+        names = MPI.Group.Translate_ranks(group, None, outermost)
+        sides = tuple(
+            (side.gates.ident, side.depth) for side in around[:-1] if side.gates
+        )
+        self.gate = Gate(ident ^ 2, 1, frozenset(names), sides)
+
+    def come_together(self) -> None:
+        """Wait until each member has come.
+
+        Raises:
+            PeerFailure: One has failed.
+        """
+        # Where this rank does not get through, its failure tells the others so.
+        for beacon in self.beacons:
+            beacon.pending.append(self.gates)
+        _exchange(self)
+
+    def pass_through(self) -> None:
+        """Wait until each member knows that each has come.
+
+        Raises:
+            PeerFailure: One has failed, and another one has not come therefore.
+        """
+        self.gates.entered = 1
+        self.gate = self.gate._replace(number=2)
+        _exchange(self)
+        for beacon in self.beacons:
+            beacon.pending.remove(self.gates)
+
+
+def _meet(group: MPI.Group, around: list[Private]) -> _Meeting:
+    """Come together with the members of a group a first time.
 
     Collective over the group.
 
     Raises:
         PeerFailure: One has failed.
     """
-    from mpi4py import MPI
-
-    outer = around[0]
-    beacons: list[Channel] = [side.beacon for side in around]
-    ranks = MPI.Group.Translate_ranks(group, None, outer.group)
-    ident = _ident_of(array("q", ranks).tobytes(), around)
-    gates = Gates(ident)
-    names = MPI.Group.Translate_ranks(group, None, around[-1].group)  # the outermost
-    sides = tuple((side.gates.ident, side.depth) for side in around[:-1] if side.gates)
-    meeting = Gate(ident ^ 2, 1, frozenset(names), sides)
-    for beacon in beacons:
-        beacon.pending.append(gates)
-    try:
-        _exchange(outer, ranks, beacons, gates, meeting)
-        gates.entered = 1
-        meeting = meeting._replace(number=2)
-        _exchange(outer, ranks, beacons, gates, meeting)
-    finally:
-        for beacon in beacons:
-            beacon.pending.remove(gates)
+    meeting = _Meeting(group, around)
+    meeting.come_together()
+    return meeting
 
 
 def _ident_of(name: bytes, around: list[Private]) -> int:
@@ -195,13 +227,7 @@ def _ident_of(name: bytes, around: list[Private]) -> int:
     return int.from_bytes(digest, "big") >> (64 - _IDENT_BITS)
 
 
-def _exchange(
-    outer: Private,
-    ranks: list[int],
-    beacons: list[Channel],
-    gates: Gates,
-    meeting: Gate,
-) -> None:
+def _exchange(meeting: _Meeting) -> None:
     """Send to, and hear from, the ranks at distance 1, 2, 4, ...
 
     Collective over the ranks: the dissemination barrier of Hensgen, Finkel and
@@ -210,6 +236,12 @@ def _exchange(
     Raises:
         PeerFailure: A region around has failed, and the gate, if any, is closed.
     """
+    outer, ranks, beacons, gates = (
+        meeting.outer,
+        meeting.ranks,
+        meeting.beacons,
+        meeting.gates,
+    )
     wait_any = way_to("Waitany")
     first = not gates.entered
     rank = ranks.index(outer.rank)
@@ -226,7 +258,7 @@ def _exchange(
         watched = [request, *(beacon.listen for beacon in beacons)]
         try:
             while True:
-                consider(open_sides()[0], meeting)
+                consider(open_sides()[0], meeting.gate)
                 failed = [beacon for beacon in beacons if beacon.has_failed_around]
                 closed = first or any(b.announced.closes(gates) for b in beacons)
                 if failed and closed:
