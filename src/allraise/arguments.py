@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.agreement import enter, leave, prepare_nested
 from allraise.parts import is_a
-from allraise.private import Private, known_private, resolve_comm
+from allraise.registry import known_private, resolve_comm
 from allraise.settings import read_settings
 from allraise.verdict import EVERYWHERE
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+    from allraise.private import Private
 
 
 _INFINITE: Final = float("inf")

@@ -24,14 +24,9 @@ from allraise.impasse import come_by, note_skip
 from allraise.nesting import close_region, outermost
 from allraise.parts import is_a
 from allraise.private import step_of
+from allraise.reducing import reduce_vector
 from allraise.spooling import keep_failure
-from allraise.verdict import (
-    is_asked,
-    is_success,
-    is_told,
-    read_verdict,
-    reduce_vector,
-)
+from allraise.verdict import is_asked, is_success, is_told, read_verdict
 from allraise.waking import announce, look_outside, tell_outside
 
 if TYPE_CHECKING:

@@ -32,7 +32,8 @@ from allraise.lane import LEAKED, UNKNOWN
 from allraise.nesting import enclosing, note_twins, open_sides, watch_anew, within
 from allraise.parts import is_of_mpi
 from allraise.polling import way_to
-from allraise.private import VECTOR_LENGTH, Private, known_private, register
+from allraise.private import VECTOR_LENGTH, Private
+from allraise.registry import known_private, register
 from allraise.signals import room_on_the_stack, signals_held_back
 from allraise.standing import Gate
 from allraise.survivors import end_if_died_first, watch_exit

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from allraise.exceptions import CheckpointException
-from allraise.private import Private, resolve_comm
+from allraise.private import Private
+from allraise.registry import resolve_comm
 from allraise.steps import CollectiveSteps
 from allraise.wrapped import WrappedException
 from allraise.wrapped import is_wrapped_exception as _is_wrapped_exception

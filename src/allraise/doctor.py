@@ -162,7 +162,7 @@ def doctor() -> None:
     from mpi4py import MPI
 
     import allraise
-    from allraise.private import resolve_comm
+    from allraise.registry import resolve_comm
 
     comm = resolve_comm(None)
     answers = comm.gather(tuple(_ask(MPI)), 0)

@@ -98,7 +98,7 @@ def abort_job(code: int = EXIT_CODE) -> None:
     Not collective. Where ranks may die, those on other hosts must have been told to
     end by themselves: see `neighbours`.
     """
-    from allraise.private import resolve_comm
+    from allraise.registry import resolve_comm
     from allraise.ulfm import is_active
 
     time.sleep(BEFORE_END_S)

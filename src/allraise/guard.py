@@ -15,7 +15,7 @@ from allraise.agreement import enter, leave, wake_from_now_on
 from allraise.arguments import check_arguments, checked_before, locate
 from allraise.exceptions import CheckpointException
 from allraise.parts import is_a
-from allraise.private import resolve_comm
+from allraise.registry import resolve_comm
 from allraise.verdict import place_of
 
 if TYPE_CHECKING:

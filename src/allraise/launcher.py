@@ -29,7 +29,6 @@ from allraise.ending import abort_job, end_process, report_to
 from allraise.exits import exit_now, watch_exits
 from allraise.neighbours import end_with_launcher
 from allraise.parts import is_a
-from allraise.private import resolve_comm
 from allraise.publishing import (
     DEFAULT_PATH,
     default_style,
@@ -39,6 +38,7 @@ from allraise.publishing import (
     write_error_stream,
 )
 from allraise.record import Link, Record
+from allraise.registry import resolve_comm
 from allraise.report import Report
 from allraise.signals import NEVER_RAISE
 from allraise.spool import Spool, folder_for_job, usable_folder, use

@@ -41,12 +41,12 @@ from __future__ import annotations
 from _thread import get_ident  # `threading` takes a millisecond to load
 from typing import TYPE_CHECKING, Final
 
-from allraise.private import Private, forget, registered
+from allraise.registry import forget, registered
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-    from allraise.private import Cell, Opened
+    from allraise.private import Cell, Opened, Private
 
 # The innermost open region of each thread, by the thread's number. `agreement` stores
 # there itself. Not a `threading.local`: on a core that other ranks have used meanwhile

@@ -187,7 +187,7 @@ def current() -> Spool | None:
     if _current is None:
         template = read_settings().report
         if template:
-            from allraise.private import resolve_comm
+            from allraise.registry import resolve_comm
 
             world = resolve_comm(None)
             rank, size = world.Get_rank(), world.Get_size()

@@ -39,9 +39,10 @@ from allraise.meeting import ARRIVE_S, POLL_S, Meeting, dead_ranks
 from allraise.neighbours import end_with_launcher
 from allraise.nesting import outermost
 from allraise.parts import is_of_mpi, link_of
-from allraise.private import Private, registered, step_of
+from allraise.private import Private, step_of
 from allraise.ranks import RankSet
 from allraise.record import DIED, INTERRUPTED, Link, Record, minimal
+from allraise.registry import registered
 from allraise.report import Report
 from allraise.signals import room_on_the_stack, signals_held_back
 from allraise.spool import current as current_spool

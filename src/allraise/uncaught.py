@@ -13,9 +13,9 @@ from allraise.capture import capture
 from allraise.errors import PeerFailure
 from allraise.exceptions import CheckpointException
 from allraise.parts import is_a, link_of
-from allraise.private import resolve_comm
 from allraise.publishing import write_error_stream
 from allraise.record import Record
+from allraise.registry import resolve_comm
 from allraise.stacks import program_frames
 
 if TYPE_CHECKING:

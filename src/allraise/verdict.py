@@ -21,20 +21,16 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from allraise.errors import PeerFailure
 from allraise.exceptions import CheckpointException
-from allraise.parts import is_a, is_of_mpi, put_on_top
+from allraise.parts import is_a
 from allraise.private import VECTOR_LENGTH
-from allraise.signals import signals_held_back
 
 if TYPE_CHECKING:
     from array import array
 
-    from mpi4py import MPI
-
     from allraise.private import Opened, Private, Region
 
-_PACK_INTO: Final = struct.Struct(f"={VECTOR_LENGTH}q").pack_into
+_pack_into: Final = struct.Struct(f"={VECTOR_LENGTH}q").pack_into
 
 # In the place: 32 bits of root, one bit of `everywhere`, then minus the depth.
 EVERYWHERE: Final = 1 << 32
@@ -44,7 +40,7 @@ _PLACE_BITS: Final = 33
 PENDING: Final = -1
 
 # Of one who tells where it stands: it does not ask, for all have asked before.
-_TOLD: Final = 2
+TOLD: Final = 2
 
 # Of the number that tells steps apart: 61 bits of hash, to which depth and count
 # are added without reaching the sign bit.
@@ -55,6 +51,16 @@ _COUNT_BITS: Final = 40
 def place_of(root: int, *, everywhere: bool) -> int:
     """Pack what a region was opened with into the place, without the depth."""
     return root + EVERYWHERE if everywhere else root
+
+
+def place_at(depth: int, place: int) -> int:
+    """Return the place with the depth."""
+    return place - (depth << _PLACE_BITS)
+
+
+def write_vector(mine: array[int], *numbers: int) -> None:
+    """Write all the numbers of the vector. Not collective."""
+    _pack_into(mine, 0, *numbers)
 
 
 class Verdict(NamedTuple):
@@ -105,6 +111,11 @@ def _hash_of(region: Region) -> int:
     return number
 
 
+def step_number(opened: Opened, depth: int) -> int:
+    """Return the number that tells a region from others."""
+    return _hash_of(opened[1]) + (depth << _COUNT_BITS) + opened[3]
+
+
 def severity_of(exc: BaseException | None) -> int:
     """Return 0 for no failure, 1 for an `Exception`, 2 for any other."""
     if exc is None:
@@ -141,7 +152,7 @@ def succeeds(
     except KeyError:
         digest = _hash_of(region) + (depth << _COUNT_BITS) + number
     mine, total = private.mine, private.total
-    # The others are zero: `_clean` has seen to that.
+    # The others are zero: `clean` has seen to that.
     mine[2] = place - (depth << _PLACE_BITS)
     mine[3] = digest
     mine[4] = -digest
@@ -149,157 +160,13 @@ def succeeds(
     return bool(total == mine)  # all sent the same, and that was no failure
 
 
-def reduce_vector(
-    opened: Opened,
-    exc: BaseException | None,
-    place: int,
-    refused: bool,  # noqa: FBT001 a keyword takes 20 ns of every guard
-) -> tuple[BaseException | None, BaseException | None]:
-    """Do the one Allreduce, whatever a signal handler raises around it.
-
-    Collective over comm. What it tells is in ``private.total``.
-
-    Args:
-        opened: The region that ends, the innermost here.
-        exc: What ended it, or None.
-        place: From `place_of`.
-        refused: Whether this rank's arguments were refused.
-
-    Returns:
-        The failure of this rank, and an exception that a signal handler raised
-        when the reduction was done.
-    """
-    private, region, depth, number, *_ = opened
-    depth = private.over or depth
-    digest = _hash_of(region) + (depth << _COUNT_BITS) + number
-    place -= depth << _PLACE_BITS
-    if private.listens():
-        return _reduce_watching(private, exc, place, digest, refused=refused)
-    mine, total = private.mine, private.total
-    severity = token = 0
-    interruption = None
-    while True:
-        if exc is not None:
-            severity, token = severity_of(exc), token_of(private, exc)
-        total[0] = PENDING
-        try:
-            _PACK_INTO(
-                mine,
-                0,
-                severity,
-                -refused,
-                place,
-                digest,
-                -digest,
-                token,
-                -token,
-                _asks_or_told(private),
-            )
-            private.reduce()
-        except BaseException as error:
-            if is_of_mpi(error):
-                raise
-            if total[0] == PENDING:
-                # A signal handler raised before the reduction, which the others
-                # wait for: it is this rank's failure, on top of what it had.
-                exc, refused = put_on_top(error, exc), False
-                continue
-            interruption = error
-        _clean(mine)
-        return exc, interruption
-
-
-class _Reduction:
-    """One reduction, started once, however often it is waited for."""
-
-    def __init__(self, private: Private) -> None:
-        self.private = private
-        self.request: MPI.Request | None = None
-
-    def start(self) -> MPI.Request:
-        private = self.private
-        if self.request is None:
-            self.request = private.comm.Iallreduce(
-                private.mine, private.total, private.op
-            )
-        return self.request
-
-    def wait(self) -> BaseException | None:
-        """Wait for it, or raise; return what a signal handler raised meanwhile."""
-        private = self.private
-        entered = private.gates.entered if private.gates else 0
-        try:
-            if private.has_twin or private.watched:
-                late: BaseException | None = private.beacon.pass_gate(
-                    self.start, private.gates, "an agreement"
-                )
-                return late
-            private.beacon.relay_until(self.start())
-        except BaseException as error:
-            if private.gates and not (self.request and is_a(error, PeerFailure)):
-                private.gates.entered = entered  # it was not, or will be again
-            raise
-        return None
-
-
-def _reduce_watching(
-    private: Private,
-    exc: BaseException | None,
-    place: int,
-    digest: int,
-    *,
-    refused: bool,
-) -> tuple[BaseException | None, BaseException | None]:
-    """Do the reduction as one that other messages can end, or be passed on in.
-
-    Collective over comm.
-
-    Raises:
-        PeerFailure: A region on a communicator around this one has failed.
-    """
-    reduction = _Reduction(private)
-    late, is_done = None, False
-    while not is_done:
-        try:
-            # It takes several calls, and must be started once.
-            with signals_held_back():
-                if reduction.request is None:
-                    severity = token = 0
-                    if exc is not None:
-                        severity, token = severity_of(exc), token_of(private, exc)
-                    numbers = (severity, -refused, place, digest, -digest)
-                    asks = _asks_or_told(private)
-                    _PACK_INTO(private.mine, 0, *numbers, token, -token, asks)
-                found = reduction.wait()
-                is_done = (
-                    True  # `total` does not tell: MPICH writes there from the start
-                )
-                late = late or found
-        except BaseException as error:
-            # Of a signal handler, or there is no agreement to be had.
-            if not is_done and (is_a(error, PeerFailure) or is_of_mpi(error)):
-                raise
-            if reduction.request is not None:  # the others count on this rank
-                late = late or error
-            else:
-                exc, refused = put_on_top(error, exc), False
-    _clean(private.mine)
-    return exc, late
-
-
-def _clean(mine: array[int]) -> None:
+def clean(mine: array[int]) -> None:
     """Leave the vector as `succeeds` wants to find it. Not collective.
 
     Not where a reduction was given up: MPI may read it still, and another one takes
     its place.
     """
-    _PACK_INTO(mine, 0, *bytes(VECTOR_LENGTH))
-
-
-def _asks_or_told(private: Private) -> int:
-    if private.beacon is not None and private.beacon.standing.told is not None:
-        return _TOLD
-    return int(private.asking)
+    write_vector(mine, *bytes(VECTOR_LENGTH))
 
 
 def is_told(private: Private) -> bool:
@@ -307,7 +174,7 @@ def is_told(private: Private) -> bool:
 
     Right after the reduction. To be received also where all went well.
     """
-    return bool(private.total[7] == _TOLD)
+    return bool(private.total[7] == TOLD)
 
 
 def is_success(private: Private) -> bool:

@@ -32,9 +32,9 @@ from allraise.alarm import Alarm
 from allraise.bundle import Bundle
 from allraise.collector import ANSWER_S, HOOK_S, Collector, Outcome
 from allraise.damage import WireError
-from allraise.private import resolve_comm
 from allraise.ranks import RankSet
 from allraise.record import Record, dump_plain, load_plain
+from allraise.registry import resolve_comm
 from allraise.stacks import call_in_progress, never_returns, stack_record
 
 if TYPE_CHECKING:

@@ -181,7 +181,7 @@ def held_back(monkeypatch):
             finally:
                 self.__enter__()
 
-    for module in ("agreement", "verdict", "row"):
+    for module in ("agreement", "reducing", "row"):
         monkeypatch.setattr(f"allraise.{module}.signals_held_back", held_back)
     return held_back
 

@@ -7,7 +7,7 @@ import pprint
 import pytest
 
 import spmd
-from allraise import closing, gathering, verdict
+from allraise import closing, gathering, reducing, verdict
 from allraise.bundle import Bundle
 from unit import simulated
 
@@ -98,7 +98,7 @@ def without_settled(monkeypatch):
 
 def without_tokens(monkeypatch):
     """An outcome that reaches an outer region is a failure like any other."""
-    monkeypatch.setattr(verdict, "token_of", lambda private, exc: 0)
+    monkeypatch.setattr(reducing, "token_of", lambda private, exc: 0)
 
 
 def without_retelling(monkeypatch):

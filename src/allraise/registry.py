@@ -1,0 +1,131 @@
+"""Which communicators are accepted, and which are known already.
+
+Owns the MPI attribute under which a rank's side of the protocol is kept on the user's
+communicator, and what happens when MPI deletes it: with the communicator, or as MPI
+ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+    from allraise.private import Private
+
+_HOW = "pass an intracommunicator such as MPI.COMM_WORLD, or None for COMM_WORLD"
+
+
+def resolve_comm(comm: object) -> MPI.Intracomm:
+    """Return the communicator meant, or say what to pass instead.
+
+    Not collective.
+
+    Args:
+        comm: The user's argument; None means ``COMM_WORLD``.
+
+    Raises:
+        TypeError: Not a communicator, or an intercommunicator.
+        ValueError: A null communicator, or MPI is not running.
+    """
+    from mpi4py import MPI
+
+    if MPI.Is_finalized() or not MPI.Is_initialized():
+        state = "has been finalized" if MPI.Is_finalized() else "is not initialized"
+        msg = f"MPI {state}: ranks can agree only between MPI_Init and MPI_Finalize"
+        raise ValueError(msg)
+    if comm is None:
+        return MPI.COMM_WORLD  # noqa: TID251 here, and nowhere else
+    if not isinstance(comm, MPI.Comm):
+        msg = f"comm is a {type(comm).__name__}, not a communicator: {_HOW}"
+        raise TypeError(msg)
+    if comm == MPI.COMM_NULL:
+        msg = f"comm is COMM_NULL (not a member, or freed): {_HOW}"
+        raise ValueError(msg)
+    if comm.Is_inter() or not isinstance(comm, MPI.Intracomm):
+        msg = (
+            "comm is an intercommunicator; ranks agree within one group: pass an "
+            "intracommunicator, for instance intercomm.Merge()"
+        )
+        raise TypeError(msg)
+    return comm
+
+
+_keyval: int | None = None
+_running: Any = None  # the module mpi4py.MPI, once a communicator was used
+
+# An index of the attribute, by the handle of the user's communicator: MPI takes
+# a quarter of a microsecond to look an attribute up, twice what all else at the
+# entry of a guard takes. The delete callback keeps it true.
+_by_handle: dict[int, Private] = {}
+
+
+def register(comm: MPI.Intracomm, private: Private) -> None:
+    """Keep this rank's side on the user's communicator. Not collective."""
+    global _keyval, _running  # noqa: PLW0603 one a process, made when MPI runs
+    from mpi4py import MPI
+
+    _running = MPI
+    if _keyval is None:
+        # No copy callback: a duplicate of the user's communicator gets a
+        # private one of its own.
+        _keyval = MPI.Comm.Create_keyval(delete_fn=_user_freed)
+        # MPI_Finalize begins with what is kept here (MPI 4.1, 11.2.4). To ask at each
+        # guard whether MPI is over would take a call.
+        at_end = MPI.Comm.Create_keyval(delete_fn=_finalized)
+        MPI.COMM_SELF.Set_attr(at_end, None)
+    private.handle = comm.handle
+    comm.Set_attr(_keyval, private)
+    _by_handle[private.handle] = private
+
+
+def forget(private: Private) -> None:
+    """Make the communicator an unknown one again. Not collective.
+
+    What the private communicator is, stays: it may have traffic under way, and
+    MPICH delivers stale messages of a freed communicator on the next one.
+    """
+    private.closed = True
+    if _by_handle.get(private.handle) is private:
+        del _by_handle[private.handle]
+
+
+def registered() -> list[Private]:
+    """Return this rank's side on every communicator known. Not collective."""
+    return list(_by_handle.values())
+
+
+def _finalized(_comm: object, _keyval: int, _value: object) -> None:
+    """Know no communicator any more; MPI calls this when it is about to end."""
+    for private in registered():
+        forget(private)
+
+
+def _user_freed(_comm: object, _keyval: int, private: Private) -> None:
+    """Free the duplicate; MPI calls this when the user frees the communicator."""
+    if private.closed:  # given up before
+        return
+    forget(private)
+    if private.comm is not None:
+        private.channel.close()
+        if private.beacon is not private.channel:
+            private.beacon.close()
+        if private.lifeboat is not None:
+            private.lifeboat.Free()
+        private.comm.Free()
+
+
+def known_private(comm: object) -> Private | None:
+    """Return this rank's side where it was made once, while MPI runs.
+
+    Not collective. Takes whatever a user may pass: what is no intracommunicator
+    that has been used before is not known.
+    """
+    if _running is None:
+        return None
+    if comm is None:
+        comm = _running.COMM_WORLD
+    if isinstance(comm, _running.Intracomm):
+        return _by_handle.get(comm.handle)
+    return None
