@@ -7,7 +7,10 @@ In mpi4py an object that cannot be pickled raises in the middle of the operation
 where the others wait for it. Behind a gate they could not be woken. So whatever
 may raise is done first::
 
-    bcast, gather, scatter, allgather, alltoall
+    bcast
+        pickle -> gate, which carries a small one -> unpickle
+                                  a large one -> gate -> bytes -> unpickle
+    gather, scatter, allgather, alltoall
         pickle -> gate, which finds the largest -> bytes -> unpickle
 """
 
@@ -187,15 +190,18 @@ def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
         slot = len(data).to_bytes(HEAD, "little")
         slot = (slot + data[: CARRIED - HEAD]).ljust(CARRIED, b"\0")
     start, carried = _carried(comm, slot)
+    late = comm.pass_gate("bcast", start)
+    if late is not None:
+        raise late  # who waits for more of the object does so at a gate
+    n = _length_in(carried)
+    if 0 < n <= CARRIED - HEAD:
+        return loads(carried[HEAD : HEAD + n])
 
     def move(plain: Any, moved: Moved) -> Any:
-        n = _length_in(carried)
-        if 0 < n <= CARRIED - HEAD:
-            return bytes(carried[HEAD : HEAD + n])
         into = bytearray(n) if data is None else data
         return _once(moved, 0, into, plain.Bcast, as_bytes(into), root)
 
-    return loads(_behind_gate(comm, "bcast", start, move))
+    return loads(_behind_gate(comm, "bcast", comm.plain.Ibarrier, move))
 
 
 def gather(comm: Any, obj: Any, root: int = 0) -> list[Any] | None:

@@ -15,8 +15,8 @@ but for the gates: each is one rank's part of an operation.
 
 from __future__ import annotations
 
-from operator import call
-from typing import TYPE_CHECKING, Any
+from itertools import starmap
+from typing import TYPE_CHECKING, Any, Final
 
 from allraise.gates import Announced, Gates
 from allraise.lane import LEAKED, Lane
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from allraise.lane import Interruption
+
+
+# To `starmap`: a call without arguments.
+_ONE_CALL: Final = ((),)
 
 
 def _never_look(_channel: Waits, _gates: Gates | None) -> None:
@@ -195,7 +199,7 @@ class Waits(Lane):
             listens = self._listens() if self.enclosing else (self.listen,)
             # Started by C code, and noted by an operation that is no call: so no
             # signal's handler comes in between.
-            watched += map(call, (start,))
+            watched += starmap(start, _ONE_CALL)
             watched += listens
             if not self._waitany(watched):
                 return None
