@@ -46,6 +46,12 @@ RUNTIME_ENV = {
 MARK = "MPIRUN_PY_JOB"  # in the environment of every process of a job
 _marks: dict[int, str] = {}  # by the process id of mpiexec
 
+# What Open MPI's prterun (5.0.11) says where, now and then on a busy machine, it ends
+# before it has started any rank; others meet it too (lfortran issue 8610). Nothing of
+# ours has run by then, so to start it anew hides nothing.
+NOT_STARTED = "The PMIx server's listener thread failed to start"
+MAX_STARTS = 3
+
 TERM_GRACE_S = 5.0  # how long mpiexec may take to end its ranks when asked
 GONE_S = 10.0  # how long ranks may take to be gone when mpiexec is
 
@@ -171,6 +177,21 @@ def run(
     Never raises for what the program does; a run that passes its deadline is
     ended and told by ``timed_out``.
     """
+    for _ in range(MAX_STARTS):
+        ended = _run_once(n_ranks, program, deadline_s, options, env, cwd)
+        if ended.returncode == 0 or NOT_STARTED not in ended.stderr:
+            break
+    return ended
+
+
+def _run_once(
+    n_ranks: int,
+    program: list[str],
+    deadline_s: float,
+    options: list[str] | None,
+    env: dict[str, str] | None,
+    cwd: str | Path | None,
+) -> Run:
     began = time.monotonic()
     process = start(
         n_ranks,

@@ -140,10 +140,11 @@ def watch(player_of):
     """Have every agreement written down by the player."""
     real = agreement.leave
 
-    def leave(private, depth, exc, place, **refused):
+    def leave(opened, exc, place, **refused):
+        private = opened[0]
         is_settled, n_failed = private.settled is not None, private.n_failed
         asks = private.asking
-        outcome = real(private, depth, exc, place, **refused)
+        outcome = real(opened, exc, place, **refused)
         # Who asks to be woken agrees once more, not all alike, unless it fails.
         if not (is_settled or (asks and outcome is None)):
             agreed = outcome is None or private.n_failed > n_failed
