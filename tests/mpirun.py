@@ -25,6 +25,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # What each runtime needs to run as root and with more ranks than cores. A
 # variable that a runtime does not know does no harm, so all get all of them.
@@ -178,29 +179,23 @@ def run(
     ended and told by ``timed_out``.
     """
     for _ in range(MAX_STARTS):
-        ended = _run_once(n_ranks, program, deadline_s, options, env, cwd)
+        started = {"options": options, "env": env, "cwd": cwd}
+        ended = _run_once(n_ranks, program, deadline_s, **started)
         if ended.returncode == 0 or NOT_STARTED not in ended.stderr:
             break
     return ended
 
 
 def _run_once(
-    n_ranks: int,
-    program: list[str],
-    deadline_s: float,
-    options: list[str] | None,
-    env: dict[str, str] | None,
-    cwd: str | Path | None,
+    n_ranks: int, program: list[str], deadline_s: float, **started: Any
 ) -> Run:
     began = time.monotonic()
     process = start(
         n_ranks,
         program,
-        options=options,
-        env=env,
-        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        **started,
     )
     timed_out, left_behind = False, 0
     try:

@@ -75,6 +75,15 @@ def receive(comm: MPI.Intracomm, source: int, tag: int) -> Any:
     return message.recv()
 
 
+def be_as_deep() -> int:
+    """Call as deep as who waits in Python. Not collective.
+
+    Raises:
+        RecursionError: It cannot.
+    """
+    return sys.getrecursionlimit()
+
+
 def _yielding_any(look: Callable[..., tuple[int, bool]]) -> Callable[..., int]:
     """As the other one, without the calls: every ``g.comm`` operation waits here."""
 

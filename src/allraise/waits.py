@@ -16,12 +16,14 @@ but for the gates: each is one rank's part of an operation.
 from __future__ import annotations
 
 from itertools import starmap
+from sys import getrecursionlimit
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 from allraise.gates import Announced, Gates
 from allraise.lane import LEAKED, Lane
 from allraise.parts import is_of_mpi
-from allraise.polling import way_to
+from allraise.polling import be_as_deep, way_to
 from allraise.standing import Standing
 
 if TYPE_CHECKING:
@@ -67,6 +69,10 @@ class Waits(Lane):
         #: looks where this rank stands, at a gate of a channel or elsewhere
         self.look: Callable[[Waits, Gates | None], None] = _never_look
         self._waitany = way_to("Waitany")
+        # A rank at the end of its stack is to find that out before the others count
+        # on it.
+        in_python = isinstance(self._waitany, FunctionType)
+        self._be_as_deep = be_as_deep if in_python else getrecursionlimit
 
     def read(self) -> None:
         """Take in what `listen` has received, and listen again. Not collective."""
@@ -197,6 +203,7 @@ class Waits(Lane):
                 if closed >= 0:
                     self._give_up([], operation, closed)
             listens = self._listens() if self.enclosing else (self.listen,)
+            self._be_as_deep()
             # Started by C code, and noted by an operation that is no call: so no
             # signal's handler comes in between.
             watched += starmap(start, _ONE_CALL)
