@@ -178,6 +178,8 @@ def _of_objects(name: str) -> Any:
     function = getattr(objects, name, None) or getattr(trees, name)
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs:
+            return function(self, *args)
         if "sendobj" in kwargs:  # mpi4py's name, besides bcast's `obj`
             args = (kwargs.pop("sendobj"), *args)
         return function(self, *args, **kwargs)
@@ -241,7 +243,6 @@ class Interruptible:
     plain: Any  # mpi4py's communicator of the same handle
     _hidden: Any = None
     sizes: Any = None  # see objects
-    slots: Any = None
 
     def _begin(self, operation: str) -> Any:
         """Raise where the region has failed; else the channel is in use."""

@@ -8,8 +8,8 @@ where the others wait for it. Behind a gate they could not be woken. So whatever
 may raise is done first::
 
     bcast
-        pickle -> gate, which carries a small one -> unpickle
-                                  a large one -> gate -> bytes -> unpickle
+        pickle -> gate -> length and first bytes -> unpickle
+                                    where it is long -> gate -> bytes -> unpickle
     gather, scatter, allgather, alltoall
         pickle -> gate, which finds the largest -> bytes -> unpickle
 """
@@ -40,9 +40,9 @@ MAX_TRIES: Final = 100
 SMALL = 512
 HEAD = 4  # bytes of a length
 
-# What a gate carries of an object that is broadcast: a number, a word, a path.
-CARRIED = 128
-NOTHING = bytes(CARRIED)
+# What all ranks are sent of an object that is broadcast, before they know how long it
+# is: a number, a word, a path.
+FIRST = 124
 
 
 @functools.cache  # an import statement costs 0.4 us, this 0.05
@@ -105,34 +105,13 @@ def _largest(comm: Any, n: int) -> tuple[Callable[[], Any], array[int]]:
         # Once per communicator: to make them takes as long as the gate. They are
         # not used again after a gate that was given up, nor is the communicator.
         mine, most = _words(1), _words(1)
-        start = _reduction(comm, mine, most, mpi().MAX)
+        # With their types: to find them takes mpi4py half a microsecond.
+        pair = [(words, 1, mpi().INT64_T) for words in (mine, most)]
+        start = functools.partial(comm.plain.Iallreduce, *pair, mpi().MAX)
         comm.sizes = start, mine, most
     start, mine, most = comm.sizes
     mine[0] = n
     return start, most
-
-
-def _reduction(
-    comm: Any, mine: array[int], total: array[int], op: Any
-) -> Callable[[], Any]:
-    # With their types: to find them takes mpi4py half a microsecond.
-    pair = [(words, len(words), mpi().INT64_T) for words in (mine, total)]
-    return functools.partial(comm.plain.Iallreduce, *pair, op)
-
-
-def _carried(comm: Any, slot: bytes) -> tuple[Callable[[], Any], memoryview]:
-    """Return what starts a gate that carries a slot, and where that will be.
-
-    Not collective. The others give zeros, and the bits of all are put together.
-    """
-    if comm.slots is None:  # as the sizes
-        mine, all_bits = _words(CARRIED // 8), _words(CARRIED // 8)
-        start = _reduction(comm, mine, all_bits, mpi().BOR)
-        views = memoryview(mine).cast("B"), memoryview(all_bits).cast("B")
-        comm.slots = start, *views
-    start, mine, all_bits = comm.slots
-    mine[:] = slot
-    return start, all_bits
 
 
 def _once(moved: Moved, place: int, into: Any, collective: Any, *args: Any) -> Any:
@@ -184,18 +163,22 @@ def _loads_each(data: Any, sizes: int | Sequence[int]) -> list[Any]:
 
 def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
     """Broadcast an object. Collective over `comm`."""
-    data, slot = None, NOTHING
+    data: Any = None
     if comm.rank == root:
         data = dumps(obj)
-        slot = len(data).to_bytes(HEAD, "little")
-        slot = (slot + data[: CARRIED - HEAD]).ljust(CARRIED, b"\0")
-    start, carried = _carried(comm, slot)
-    late = comm.pass_gate("bcast", start)
+        slot: Any = len(data).to_bytes(HEAD, "little") + data
+        if len(data) <= FIRST:
+            slot = slot.ljust(HEAD + FIRST)
+    else:
+        slot = bytearray(HEAD + FIRST)
+    first, of_bytes = comm.plain.Bcast, (slot, HEAD + FIRST, mpi().BYTE)
+    late = comm.pass_gate("bcast")
+    first(of_bytes, root)  # no call since the gate, so no signal's handler in between
     if late is not None:
         raise late  # who waits for more of the object does so at a gate
-    n = _length_in(carried)
-    if 0 < n <= CARRIED - HEAD:
-        return loads(carried[HEAD : HEAD + n])
+    n = int.from_bytes(slot[:HEAD], "little")
+    if n <= FIRST:
+        return loads(slot[HEAD:] if data is None else data)
 
     def move(plain: Any, moved: Moved) -> Any:
         into = bytearray(n) if data is None else data
