@@ -43,6 +43,10 @@ options, `make matrix` gives one cell of each implementation more numbers of ran
 every cell everything, which takes hours on such a machine. Skipped tests say which MPI,
 package or number of ranks they need.
 
+On CPython 3.12.1 all of `tests/unit` pass, and then the interpreter crashes as it ends:
+the exceptions of its zoo do that by themselves, where allraise is not even imported. So
+that number is missing there.
+
 ## MPI from PyPI
 
 `make matrix`; one cell: `make matrix CELL=mpich-5.0-py3.13`. The cell `oldest` has the
