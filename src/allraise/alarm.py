@@ -19,6 +19,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Final
 
+from allraise.signals import handler_of
 from allraise.stacks import Pulse, call_in_progress, stack_record
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Alarm:
 
     def take(self, number: int) -> None:
         """Take in a signal that has come, in the helper thread."""
-        handler = signal.getsignal(number)
+        handler = handler_of(number)
         if number == signal.SIGTERM and handler == self.on_sigterm:
             self._signalled(number)
         if number == signal.SIGINT and handler is signal.default_int_handler:

@@ -179,8 +179,36 @@ class signals_held_back:  # noqa: N801 reads as the block it is
         self._end()
 
     def _end(self) -> None:
-        """Put the handlers back, and have run those whose signals came."""
-        self._restore()
-        self._handlers.clear()
-        while self._seen:
-            _signal.raise_signal(self._seen.pop(0))
+        """Put the handlers back, and have run those whose signals came.
+
+        All of them, as Python does, also where one raises.
+        """
+        try:
+            self._restore()
+        finally:
+            self._handlers.clear()
+            self._run_seen()
+
+    def _run_seen(self) -> None:
+        if self._seen:
+            try:
+                _signal.raise_signal(self._seen.pop(0))
+            finally:
+                self._run_seen()
+
+    def behind(self, number: int) -> Any:
+        """Return the handler put aside for this block. Not collective."""
+        return self._handlers.get(number)
+
+
+def handler_of(number: int) -> Any:
+    """Return the handler of a signal, held back or not. Not collective.
+
+    Returns:
+        As `signal.getsignal`. None too where a block ends just now, in the main
+        thread, which then runs the handler itself.
+    """
+    handler = _signal.getsignal(number)
+    while isinstance(block := getattr(handler, "__self__", None), signals_held_back):
+        handler = block.behind(number)
+    return handler

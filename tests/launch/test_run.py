@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -288,9 +289,9 @@ def test_the_path_of_the_report_has_placeholders(run, tmp_path):
     assert (tmp_path / "42-write-shards.json").exists()
 
 
-def start_and_wait_until_ready(report_path):
-    """Start the job that waits, and return mpiexec and the pid of each rank."""
-    command = ["-m", "allraise", "run", "--report", str(report_path), JOB, "sigterm"]
+def start_and_wait_until_ready(report_path, fault="sigterm"):
+    """Start a job that waits, and return mpiexec and the pid of each rank."""
+    command = ["-m", "allraise", "run", "--report", str(report_path), JOB, fault]
     process = mpirun.start(
         3,
         command,
@@ -321,6 +322,24 @@ def test_a_signal_to_one_rank_is_told_with_all_stacks(report_path, number, rank)
     assert set(found) == {0, 1, 2}
     # Python's own handler raises it where the rank is not blocked in MPI.
     assert found[rank][0][1] in {number.name, "KeyboardInterrupt"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("fault", ["in_a_step", "in_the_first_guard"])
+def test_a_signal_is_told_where_python_handlers_are_held_back(
+    report_path, fault, number
+):
+    process, pids = start_and_wait_until_ready(report_path, fault)
+    try:
+        time.sleep(1)  # now it waits there
+        os.kill(pids[0], number)
+        output, _ = process.communicate(timeout=DEADLINE_S)
+    finally:
+        mpirun.kill_session(process.pid)
+    assert process.returncode == 128 + number, output
+    found = kinds(report_path)
+    assert set(found) == {0, 1, 2}
+    assert found[0][0][1] == number.name
 
 
 def test_sigterm_to_mpiexec_leaves_all_stacks(report_path):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import _signal
 import signal
 import sys
 
 import pytest
 
-from allraise.signals import STACK_ROOM, room_on_the_stack, signals_held_back
+from allraise.signals import (
+    STACK_ROOM,
+    handler_of,
+    room_on_the_stack,
+    signals_held_back,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +97,66 @@ def test_a_signal_without_a_handler_in_python_is_left_alone():
     with signals_held_back():
         assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
     signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.fixture
+def two_raising():
+    """Two signals whose handlers note themselves, and raise."""
+    ran = []
+
+    def handler(number, _frame):
+        ran.append(number)
+        raise TimeoutError(number)
+
+    numbers = signal.SIGUSR1, signal.SIGUSR2
+    before = {number: signal.signal(number, handler) for number in numbers}
+    yield numbers, ran
+    for number, was in before.items():
+        signal.signal(number, was)
+
+
+@pytest.mark.parametrize("is_let_through", [False, True])
+def test_no_signal_is_lost_where_the_handler_of_another_raises(
+    two_raising, is_let_through
+):
+    numbers, ran = two_raising
+    held = signals_held_back()
+    held.__enter__()
+    for number in numbers:
+        signal.raise_signal(number)
+    with pytest.raises(TimeoutError) as caught:
+        held.let_through(pytest.fail) if is_let_through else held._end()
+    held._end()
+    assert tuple(ran) == numbers
+    assert caught.value.args == (numbers[1],)
+    assert caught.value.__context__.args == (numbers[0],)
+
+
+def test_what_has_come_is_not_lost_where_another_comes_as_the_block_ends(
+    two_raising, monkeypatch
+):
+    (first, second), ran = two_raising
+    put_back = _signal.signal
+
+    def signal_as_it_is_put_back(number, handler):
+        put_back(number, handler)
+        if number == second:
+            signal.raise_signal(second)
+
+    held = signals_held_back()
+    held.__enter__()
+    signal.raise_signal(first)
+    monkeypatch.setattr(_signal, "signal", signal_as_it_is_put_back)
+    with pytest.raises(TimeoutError):
+        held._end()
+    assert sorted(ran) == [first, second]
+
+
+def test_the_handler_behind_nested_blocks_is_known():
+    before = signal.getsignal(signal.SIGINT)
+    assert handler_of(signal.SIGINT) is before
+    with signals_held_back(), signals_held_back():
+        assert signal.getsignal(signal.SIGINT) is not before
+        assert handler_of(signal.SIGINT) is before
+    assert handler_of(signal.SIGINT) is before
+    assert handler_of(signal.SIGUSR2) == signal.getsignal(signal.SIGUSR2)

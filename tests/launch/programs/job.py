@@ -189,6 +189,26 @@ def sigterm():
     comm.Barrier()
 
 
+def in_a_step():
+    """Rank 0 waits in a collective step, which holds Python's handlers back."""
+    steps = allraise.CollectiveSteps(comm)
+    print(f"ready {rank} {os.getpid()};", flush=True)
+    if rank == 0:
+        steps.barrier()
+    comm.recv(source=0)
+
+
+def in_the_first_guard():
+    """Rank 0 waits for the others to make a guard's communicator with it."""
+    half = comm.Dup()
+    with allraise.guard(comm):
+        print(f"ready {rank} {os.getpid()};", flush=True)
+        if rank == 0:
+            with allraise.guard(half):
+                pass
+        comm.recv(source=0)
+
+
 def finalized():
     """Fail after MPI is gone."""
     wait()
