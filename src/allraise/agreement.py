@@ -215,11 +215,12 @@ def leave(  # noqa: C901, PLR0912, PLR0915 one piece, as signals may come with e
                     else:
                         exc, refused = put_on_top(tried, exc), False
                     tried = None
-                if not private.innermost is cell[0] is opened:
-                    cut_back(opened)
                 # Loaded when the side was made, see `arguments.private_of`.
-                from allraise.closing import close_agreed, close_broken
+                from allraise.closing import close_agreed, close_broken, overlap
 
+                if not private.innermost is cell[0] is opened and not cut_back(opened):
+                    outcome = overlap(opened, exc)
+                    break
                 with signals_held_back():
                     is_begun = True
                     outcome = (

@@ -22,7 +22,7 @@ from allraise.errors import PeerFailure
 from allraise.failing import fail_alone, fail_with_peers
 from allraise.impasse import come_by, note_skip
 from allraise.nesting import close_region, outermost
-from allraise.parts import is_a
+from allraise.parts import is_a, put_on_top
 from allraise.private import step_of
 from allraise.reducing import reduce_vector
 from allraise.spooling import keep_failure
@@ -89,6 +89,21 @@ def close_broken(
     end_if_died(opened[0], exc, error)
     _close(opened, None)
     return error
+
+
+def overlap(opened: Opened, exc: BaseException | None) -> BaseException:
+    """Return the outcome of a region that the one around it has not waited for.
+
+    Not collective: on each rank where this one has ended first, it is so here too;
+    the others learn that they stand at different steps.
+    """
+    msg = (
+        f"the guard of step {step_of(opened[1])!r} ends after one that was entered "
+        "before it, in the same thread. Guards nest, so that all ranks end them in "
+        "one order: put one guard around coroutines that run at the same time, or "
+        "around the loop over a generator, and none in them"
+    )
+    return put_on_top(RuntimeError(msg), exc)
 
 
 def _close_alone(

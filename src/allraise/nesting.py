@@ -116,7 +116,7 @@ def watch_nothing(private: Private) -> None:
     _watch(private, ())
 
 
-def cut_back(opened: Opened) -> None:
+def cut_back(opened: Opened) -> bool:
     """Forget the regions that were left open within one. Not collective.
 
     A signal's handler may raise where a guard's ``__exit__`` begins: then that
@@ -124,8 +124,17 @@ def cut_back(opened: Opened) -> None:
 
     Args:
         opened: The region that closes.
+
+    Returns:
+        Whether it was open. If not, one around it has closed before, as it does
+        where blocks of coroutines overlap, and nothing is changed.
     """
     private, cell = opened[0], opened[6]
+    known = cell[0]
+    while known is not opened:
+        if known is None:
+            return False
+        known = known[4]
     sides = {private}
     inner = cell[0]
     while inner is not None and inner is not opened:
@@ -144,6 +153,7 @@ def cut_back(opened: Opened) -> None:
         if before:
             _watch(side, before[0])
     cell[0] = opened  # last, for a handler may raise before, and then it is done again
+    return True
 
 
 def _watch(private: Private, around: tuple[Private, ...]) -> None:

@@ -6,7 +6,8 @@ import traceback
 import pytest
 
 import allraise
-from allraise import CheckpointError, CheckpointException, guard
+from allraise import CheckpointError, CheckpointException, agree, guard
+from allraise.nesting import open_sides
 from ranks.outcomes import check_outcome, fail_if, outcome_of
 
 pytestmark = pytest.mark.mpi
@@ -146,6 +147,45 @@ def test_a_decorated_coroutine_is_guarded_until_it_ends(comm):
 
     assert asyncio.run(work(fails=False)) == "done"
     assert outcome_of(lambda: asyncio.run(work(fails=True))).ranks == (0,)
+
+
+@pytest.mark.parametrize("is_failing", [False, True])
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_guards_of_coroutines_that_overlap_are_refused_and_leave_nothing_open(
+    world, is_failing, is_elsewhere
+):
+    """They would end in the order of each rank's own events."""
+    comm = world.Dup()
+    other = world.Dup() if is_elsewhere else comm
+    may_end = asyncio.Event()
+
+    async def first():
+        with guard(comm, "first"):
+            await asyncio.sleep(0)
+            fail_if(is_failing and comm.rank == 0, ValueError("in the first"))
+
+    async def second():
+        with guard(other, "second"):
+            await may_end.wait()
+            raise KeyError("in the second")
+
+    async def both():
+        tasks = [asyncio.create_task(work()) for work in (first, second)]
+        await asyncio.wait(tasks[:1])
+        may_end.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    outcome, refusal = asyncio.run(both())
+    assert (outcome.ranks == (0,)) if is_failing else outcome is None
+    assert type(refusal) is RuntimeError
+    assert "step 'second' ends after one that was entered before it" in str(refusal)
+    assert str(refusal.__context__) == "'in the second'"
+    assert not open_sides()
+    for used in [comm, other][: 1 + is_elsewhere]:
+        agree(None, used, "afterwards")
+        later = outcome_of(lambda used=used: agree(ValueError(), used, "later"))
+        assert later.ranks == tuple(range(world.size))
+        used.Free()
 
 
 def test_generators_are_refused(comm):
