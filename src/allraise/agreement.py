@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from _thread import get_ident
 from sys import getrecursionlimit, setrecursionlimit
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from allraise.nesting import (
     OPEN,
@@ -39,6 +39,7 @@ from allraise.nesting import (
 from allraise.parts import is_a, is_of_mpi, put_on_top
 from allraise.signals import (
     ENDLESS,
+    MAX_TRIES,
     ROOMS,
     STACK_ROOM,
     signals_held_back,
@@ -51,11 +52,6 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from allraise.private import Opened, Private, Region
-
-# Signals whose handlers raise right where a rank begins to agree, one after the
-# other: no more than that can be meant. Also, a rank that cannot do a single call
-# would try for ever.
-MAX_TRIES: Final = 100
 
 
 def enter(private: Private, region: Region) -> Opened:

@@ -35,8 +35,8 @@ from typing import TYPE_CHECKING
 
 from allraise.gates import Announced, new_ident
 from allraise.lane import UNKNOWN
+from allraise.passage import Passage
 from allraise.standing import decode, encode
-from allraise.waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from allraise.gates import Gates
     from allraise.lane import Interruption
     from allraise.standing import Stand
+    from allraise.waits import Waits
 
 TAG = 1201  # of announcements, on the private communicator
 DIRECT_LIMIT = 64  # ranks; 63 small sends cost a failing rank some 30 us
@@ -65,7 +66,7 @@ MAX_STAND = 300  # words, beside those for the groups
 _OPEN: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
-class Channel(Waits):
+class Channel(Passage):
     """Wakes and is woken through messages. Collective over `private`.
 
     Args:

@@ -19,9 +19,10 @@ from __future__ import annotations
 import functools
 from array import array
 from itertools import accumulate, starmap
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from allraise.parts import is_of_mpi
+from allraise.signals import MAX_TRIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,10 +31,6 @@ T = TypeVar("T")
 
 # What the collectives of an operation have filled, one after the other.
 Moved = list[tuple[None, Any]]
-
-# Handlers that raise one after the other while bytes are moved: no more than that can
-# be meant. Also, a rank that cannot do it at all would try for ever.
-MAX_TRIES: Final = 100
 
 # Up to so many bytes, all objects of a collective are sent as if of the same length;
 # above, their lengths are exchanged first.

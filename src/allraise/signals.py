@@ -27,6 +27,11 @@ ALL_SIGNALS: Final = tuple(map(int, _signal.valid_signals()))
 # its recursion limit when it fails: that may be what failed.
 STACK_ROOM: Final = 500
 
+# Signals whose handlers raise one after the other right where other ranks count on
+# this one: no more than that can be meant. Also, a rank that cannot do a single call
+# would try for ever.
+MAX_TRIES: Final = 100
+
 # A limit that the C stack ends long before: it needs no room, and some set it to
 # the largest that sys.setrecursionlimit takes.
 ENDLESS: Final = 1_000_000

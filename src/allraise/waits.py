@@ -6,24 +6,19 @@ Owns the waiting of a rank on a lane (`lane`), which a message on the channel
     wait           one operation    Waitany([request, listen])
     wait_first     any of several   Waitany([*requests, listen])
     wait_some      some, or all     Waitsome([*requests, listen])
-    pass_gate      a numbered gate  Waitany([Ibarrier, listen]), see `gates`
     poll           none             Test(listen)
 
-Which waiting shares a core with other ranks is known to `polling`. Not collective,
-but for the gates: each is one rank's part of an operation.
+Which waiting shares a core with other ranks is known to `polling`; gates are the
+business of `passage`. Not collective: each is one rank's part of an operation.
 """
 
 from __future__ import annotations
 
-from itertools import starmap
-from sys import getrecursionlimit
-from types import FunctionType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from allraise.gates import Announced, Gates
 from allraise.lane import LEAKED, Lane
-from allraise.parts import is_of_mpi
-from allraise.polling import be_as_deep, way_to
+from allraise.polling import way_to
 from allraise.standing import Standing
 
 if TYPE_CHECKING:
@@ -33,10 +28,6 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from allraise.lane import Interruption
-
-
-# To `starmap`: a call without arguments.
-_ONE_CALL: Final = ((),)
 
 
 def _never_look(_channel: Waits, _gates: Gates | None) -> None:
@@ -69,10 +60,6 @@ class Waits(Lane):
         #: looks where this rank stands, at a gate of a channel or elsewhere
         self.look: Callable[[Waits, Gates | None], None] = _never_look
         self._waitany = way_to("Waitany")
-        # A rank at the end of its stack is to find that out before the others count
-        # on it.
-        in_python = isinstance(self._waitany, FunctionType)
-        self._be_as_deep = be_as_deep if in_python else getrecursionlimit
 
     def read(self) -> None:
         """Take in what `listen` has received, and listen again. Not collective."""
@@ -175,97 +162,6 @@ class Waits(Lane):
             for i, status, obj in self.wait_some(waitsome, requests, operation, []):
                 done[i] = (status, obj)
 
-    def pass_gate(
-        self, start: Callable[[], MPI.Request], gates: Gates, operation: str
-    ) -> BaseException | None:
-        """Return when all ranks have entered this gate, or raise.
-
-        Collective over the communicator of the gate. It returns on every rank or
-        on none.
-
-        Args:
-            start: starts the gate: ``Ibarrier`` or another collective that ends
-                nowhere before all have entered it.
-            gates: of the communicator.
-            operation: named in the interruption.
-
-        Returns:
-            What a signal's handler raised meanwhile, to be raised after the
-            collective: the others are in it already.
-        """
-        watched: list[MPI.Request] = []
-        gates.entered += 1
-        try:
-            if self.standing.is_active or self.enclosing:
-                self._look(gates)
-            if self.failed or self.enclosing:
-                closed = self._closed_by(gates)
-                if closed >= 0:
-                    self._give_up([], operation, closed)
-            listens = self._listens() if self.enclosing else (self.listen,)
-            self._be_as_deep()
-            # Started by C code, and noted by an operation that is no call: so no
-            # signal's handler comes in between.
-            watched += starmap(start, _ONE_CALL)
-            watched += listens
-            if not self._waitany(watched):
-                return None
-            late = None
-        except BaseException as error:
-            if not watched:
-                gates.entered -= 1
-                raise
-            late = self._deferred(error, watched[0], start)
-        closed, late = self._wait_at(watched, start, gates, late)
-        if closed >= 0:
-            try:
-                self._give_up([watched[0], start], operation, closed)
-            except BaseException:
-                if late is None:
-                    raise
-                raise late  # noqa: B904 with the interruption as its context
-        return late
-
-    def _wait_at(
-        self,
-        watched: list[MPI.Request],
-        start: object,
-        gates: Gates,
-        late: BaseException | None,
-    ) -> tuple[int, BaseException | None]:
-        """Wait until a gate opens or is closed, once there was something to hear.
-
-        Returns:
-            Whose failure has closed it, or -1; and what a signal's handler raised.
-        """
-        gate = watched[0]
-        while gate:  # it is null when it is done
-            try:
-                # All, for a handler may have come between receipt and reading.
-                for channel in (self, *self.enclosing):
-                    channel.hear()
-                self._look(gates)
-                closed = self._closed_by(gates)
-                if closed >= 0:
-                    return closed, late
-                if not self._waitany(watched):
-                    break
-            except BaseException as error:
-                late = self._deferred(error, gate, start)
-        return -1, late
-
-    def _deferred(
-        self, error: BaseException, gate: MPI.Request, start: object
-    ) -> BaseException:
-        """Return what a signal's handler raised at a gate; raise anything else.
-
-        The others count on this rank beyond the gate, if it opens.
-        """
-        if is_of_mpi(error) or issubclass(type(error), RecursionError):
-            LEAKED.extend((gate, start))  # it holds the gate's buffers
-            raise error
-        return error
-
     def hear(self) -> None:
         """Take in what peers have told so far. Not collective, never waits."""
         while self.listen.Test():
@@ -306,15 +202,6 @@ class Waits(Lane):
         # Receives and sends are given up for any failure: it woke the peer too.
         if self.failed or any(c.has_failed_around for c in self.enclosing):
             self._give_up(abandoned, operation)
-
-    def _closed_by(self, gates: Gates) -> int:
-        """Return whose failure closes the gate entered last: 0 this, or -1."""
-        for i, channel in enumerate((self, *self.enclosing)):
-            # A failure within this region's own ends nothing here.
-            counts = i == 0 or channel.has_failed_around
-            if counts and channel.announced.closes(gates):
-                return i
-        return -1
 
     def _give_up(
         self, abandoned: Sequence[object], operation: str, outer: int = 0
