@@ -1,7 +1,7 @@
 """The error channel: how a failing rank wakes those that wait for it.
 
 Owns one tag of the private communicator handed to it. Knows the numbers of gates
-(`gates`), the lane (`lane`) and those who wait there (`waits`), nothing of
+(`gates`), the lane (`lane`) and those who wait there (`passage`), nothing of
 exceptions: what a woken rank raises is made by a function it is given.
 ::
 

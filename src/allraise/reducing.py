@@ -4,7 +4,7 @@ Owns how the vector of `verdict` is reduced where that takes more than the one c
 `verdict.succeeds`::
 
     a rank fails                             Allreduce, whatever handlers raise around it
-    a region around may end this one         Iallreduce as a numbered gate, see `waits`
+    a region around may end this one         Iallreduce as a numbered gate, see `passage`
     messages are to be passed on             Iallreduce, and what comes meanwhile
 """
 
