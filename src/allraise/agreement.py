@@ -54,10 +54,16 @@ if TYPE_CHECKING:
     from allraise.private import Opened, Private, Region
 
 
-def enter(private: Private, region: Region) -> Opened:
+def enter(private: Private, region: Region, *, looks: bool = True) -> Opened:
     """Open a region.
 
     Not collective.
+
+    Args:
+        private: This rank's side.
+        region: What the region is.
+        looks: Whether to look first if a region around has failed. Not where the
+            others count on this rank to come.
 
     Returns:
         What `leave` wants to know of it.
@@ -86,7 +92,7 @@ def enter(private: Private, region: Region) -> Opened:
     private.n_within = 0
     if is_nested:
         note_nested(private)
-    if private.watched:
+    if private.watched and looks:
         try:
             look_outside(private)
         except BaseException:
@@ -135,9 +141,9 @@ def wake_from_now_on(private: Private) -> None:
     if private.wakes or private.comm is None:
         return
     opened = enter(private, "")
-    private.asking = True
-    private.note_plain()
     try:
+        private.asking = True
+        private.note_plain()
         outcome = leave(opened, None, 0)
     finally:
         private.asking = False

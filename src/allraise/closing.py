@@ -25,6 +25,7 @@ from allraise.nesting import close_region, outermost
 from allraise.parts import is_a, put_on_top
 from allraise.private import step_of
 from allraise.reducing import reduce_vector
+from allraise.registry import after_the_end
 from allraise.spooling import keep_failure
 from allraise.verdict import is_asked, is_success, is_told, read_verdict
 from allraise.waking import announce, look_outside, tell_outside
@@ -62,6 +63,9 @@ def close_agreed(
             _close(opened, failed_depth)
             note_skip()
             return outcome
+    if private.closed and (ended := after_the_end()) is not None:
+        _close(opened, None)
+        return put_on_top(ended, exc)
     if private.comm is None:
         return _close_alone(opened, exc, refused=refused)
     return _agree(opened, exc, place, refused, is_reduced)

@@ -44,8 +44,10 @@ def open_timed(private: Private, step: str, timeout: float, place: int) -> Timed
     try:
         if private not in PEERS:
             _meet(private, step, place)
+        ident = (private.n_failed, *private.counts, private.n_within + 1)
+        # No call from here on, so no signal's handler in between.
         region.opened = enter(private, step)
-        region.ident = (private.n_failed, *private.counts)
+        region.ident = ident
     except BaseException:
         WATCHDOG.remove(region)
         raise

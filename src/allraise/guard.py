@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from allraise.agreement import enter, leave, wake_from_now_on
 from allraise.arguments import check_arguments, checked_before, locate
+from allraise.errors import PeerFailure
 from allraise.exceptions import CheckpointException
-from allraise.parts import is_a
+from allraise.nesting import is_open
+from allraise.parts import is_a, put_on_top
 from allraise.registry import resolve_comm
 from allraise.verdict import place_of
 
@@ -113,10 +115,14 @@ class guard:  # noqa: N801 reads as the block it is
         _traceback: TracebackType | None,
     ) -> None:
         entered, self._entered = self._entered  # type: ignore[misc] # by __enter__
-        if self._timeout is None:
-            outcome = leave(entered, exc, self._place)
-        else:
-            outcome = self._deadline.close_timed(entered, exc, self._place)
+        close = leave if self._timeout is None else self._deadline.close_timed
+        try:
+            outcome = close(entered, exc, self._place)
+        except BaseException as error:
+            if not is_open(entered if self._timeout is None else entered.opened):
+                raise
+            # A signal's handler has raised as the call began.
+            outcome = close(entered, put_on_top(error, exc), self._place)
         # Where the outcome is what was raised, that goes on as it is.
         if outcome is not None and outcome is not exc:
             raise outcome
@@ -183,8 +189,16 @@ class guard:  # noqa: N801 reads as the block it is
 
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            with self:
-                return function(*args, **kwargs)
+            before = self._entered
+            try:
+                with self:
+                    return function(*args, **kwargs)
+            except BaseException as error:
+                if self._entered is before:
+                    raise
+                # A signal's handler has raised where `__exit__` began.
+                self.__exit__(type(error), error, error.__traceback__)
+                raise
 
         return cast("F", guarded)
 
@@ -230,19 +244,32 @@ def collect(
         place = place_of(arguments.root, everywhere=everywhere)
         timeout = arguments.timeout
         private = locate(comm, place, exc)
+    entered: Any = None
+    close: Callable[..., BaseException | None] = leave
     try:
         if timeout is None:
-            opened = enter(private, step)
+            entered = enter(private, step)
         else:
             from allraise import deadline
 
-            region = deadline.open_timed(private, step, timeout, place)
+            entered = deadline.open_timed(private, step, timeout, place)
+            close = deadline.close_timed
     except CheckpointException as due:
+        put_on_top(due, exc)
         return due
-    if timeout is None:
-        outcome = leave(opened, exc, place)
-    else:
-        outcome = deadline.close_timed(region, exc, place)
+    except PeerFailure:
+        if exc is None:
+            raise
+    if entered is None and exc is not None:
+        # A region around, on another communicator, has failed, and tells of this too.
+        raise exc
+    try:
+        outcome = close(entered, exc, place)
+    except BaseException as error:
+        if not is_open(entered if timeout is None else entered.opened):
+            raise
+        # A signal's handler has raised as the call began.
+        outcome = close(entered, put_on_top(error, exc), place)
     if outcome is None or is_a(outcome, CheckpointException):
         return outcome
     raise outcome

@@ -262,6 +262,11 @@ class Interruptible:
         start = self.plain.Ibarrier if start is None else start
         return channel.pass_gate(start, self._gates, operation)  # type: ignore[no-any-return]
 
+    def knows_failure(self) -> bool:
+        """Tell whether a rank is known to have failed here. Not collective."""
+        channel = self._channel
+        return channel.failed or any(c.has_failed_around for c in channel.enclosing)
+
     def behind_gate(self, operation: str) -> BehindGate:
         """Return a context to run a block in once all ranks are there."""
         return BehindGate(self, operation)

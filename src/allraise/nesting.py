@@ -116,6 +116,16 @@ def watch_nothing(private: Private) -> None:
     _watch(private, ())
 
 
+def is_open(opened: Opened) -> bool:
+    """Tell whether a region has not been closed since. Not collective."""
+    known = opened[6][0]
+    while known is not opened:
+        if known is None:
+            return False
+        known = known[4]
+    return True
+
+
 def cut_back(opened: Opened) -> bool:
     """Forget the regions that were left open within one. Not collective.
 
@@ -130,11 +140,8 @@ def cut_back(opened: Opened) -> bool:
         where blocks of coroutines overlap, and nothing is changed.
     """
     private, cell = opened[0], opened[6]
-    known = cell[0]
-    while known is not opened:
-        if known is None:
-            return False
-        known = known[4]
+    if not is_open(opened):
+        return False
     sides = {private}
     inner = cell[0]
     while inner is not None and inner is not opened:

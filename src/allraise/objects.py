@@ -65,6 +65,7 @@ def _behind_gate(
     operation: str,
     start: Callable[[], Any],
     move: Callable[[Any, Moved], T],
+    moved: Moved | None = None,
 ) -> T:
     """Move bytes behind a gate. Collective over `comm`.
 
@@ -75,8 +76,9 @@ def _behind_gate(
         move: Called with the plain communicator and what `_once` wants. Where a
             signal's handler raises in it, it is called again, and that is raised in
             the end: the others wait for this rank.
+        moved: What `move` is called with, for who wants to know how far it came.
     """
-    moved: Moved = []
+    moved = [] if moved is None else moved
     n_tries = 0
     late = comm.pass_gate(operation, start)
     while True:
@@ -168,20 +170,34 @@ def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
             slot = slot.ljust(HEAD + FIRST)
     else:
         slot = bytearray(HEAD + FIRST)
-    first, of_bytes = comm.plain.Bcast, (slot, HEAD + FIRST, mpi().BYTE)
-    late = comm.pass_gate("bcast")
-    first(of_bytes, root)  # no call since the gate, so no signal's handler in between
-    if late is not None:
-        raise late  # who waits for more of the object does so at a gate
-    n = int.from_bytes(slot[:HEAD], "little")
-    if n <= FIRST:
-        return loads(slot[HEAD:] if data is None else data)
+    first, of_first = comm.plain.Bcast, (((slot, HEAD + FIRST, mpi().BYTE), root),)
 
     def move(plain: Any, moved: Moved) -> Any:
         into = bytearray(n) if data is None else data
         return _once(moved, 0, into, plain.Bcast, as_bytes(into), root)
 
-    return loads(_behind_gate(comm, "bcast", comm.plain.Ibarrier, move))
+    done: list[None] = []
+    moved: Moved = []
+    n, n_tries = 0, 0
+    late = comm.pass_gate("bcast")
+    while True:
+        try:
+            # Noted by what is no call: so no signal's handler comes in between.
+            if not done:
+                done += starmap(first, of_first)
+            n = int.from_bytes(slot[:HEAD], "little")
+            if n > FIRST and not moved:
+                # Those who are to make room for it may fail.
+                _behind_gate(comm, "bcast", comm.plain.Ibarrier, move, moved)
+            break
+        except BaseException as error:
+            n_tries += 1
+            if is_of_mpi(error) or comm.knows_failure() or n_tries > MAX_TRIES:
+                raise error if late is None else late  # noqa: B904 as its context
+            late = error
+    if late is not None:
+        raise late
+    return loads(moved[0][1] if moved else slot[HEAD:])
 
 
 def gather(comm: Any, obj: Any, root: int = 0) -> list[Any] | None:

@@ -207,5 +207,9 @@ class Private:
     def note_plain(self) -> None:
         """Work out `is_plain` anew, whenever something it depends on has changed."""
         self.is_plain = not (
-            self.asking or self.skips or self.watched_before or self.listens()
+            self.asking
+            or self.skips
+            or self.closed
+            or self.watched_before
+            or self.listens()
         )

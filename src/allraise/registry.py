@@ -7,6 +7,7 @@ ends.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,10 +32,8 @@ def resolve_comm(comm: object) -> MPI.Intracomm:
     """
     from mpi4py import MPI
 
-    if MPI.Is_finalized() or not MPI.Is_initialized():
-        state = "has been finalized" if MPI.Is_finalized() else "is not initialized"
-        msg = f"MPI {state}: ranks can agree only between MPI_Init and MPI_Finalize"
-        raise ValueError(msg)
+    if (error := after_the_end()) is not None:
+        raise error
     if comm is None:
         return MPI.COMM_WORLD  # noqa: TID251 here, and nowhere else
     if not isinstance(comm, MPI.Comm):
@@ -50,6 +49,17 @@ def resolve_comm(comm: object) -> MPI.Intracomm:
         )
         raise TypeError(msg)
     return comm
+
+
+def after_the_end() -> ValueError | None:
+    """Return what to raise where MPI does not run, or None. Not collective."""
+    from mpi4py import MPI
+
+    if MPI.Is_initialized() and not MPI.Is_finalized():
+        return None
+    state = "has been finalized" if MPI.Is_finalized() else "is not initialized"
+    msg = f"MPI {state}: ranks can agree only between MPI_Init and MPI_Finalize"
+    return ValueError(msg)
 
 
 _keyval: int | None = None
@@ -100,6 +110,10 @@ def _finalized(_comm: object, _keyval: int, _value: object) -> None:
     """Know no communicator any more; MPI calls this when it is about to end."""
     for private in registered():
         forget(private)
+        private.note_plain()  # a region that is open ends by itself
+        if private.beacon is not None:
+            with suppress(Exception):  # MPI is to end, whatever it makes of this
+                private.beacon.stop_listening()
 
 
 def _user_freed(_comm: object, _keyval: int, private: Private) -> None:

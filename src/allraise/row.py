@@ -48,6 +48,7 @@ class Row:
         self._coordinator_rank = coordinator_rank
         self._is_coordinator = private.rank == coordinator_rank
         self._held = signals_held_back()
+        self._is_agreed = False  # whether ranks have agreed to go on with this step
 
     def __enter__(self) -> Self:
         self._held.__enter__()
@@ -77,7 +78,9 @@ class Row:
 
         Collective over comm.
         """
-        opened = enter(self._private, self._region)
+        # Once a part was agreed on, the others may be in the collective of the next:
+        # what is heard of regions around must wait until the agreement after it.
+        opened = enter(self._private, self._region, looks=not self._is_agreed)
         failure = outcome = None
         try:
             try:
@@ -87,6 +90,7 @@ class Row:
             outcome = leave(opened, failure, self._place)
             if outcome is not None:
                 raise outcome
+            self._is_agreed = True
             return result
         finally:
             # Else this frame and the traceback that holds it keep each other,

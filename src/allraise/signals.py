@@ -139,7 +139,7 @@ class signals_held_back:  # noqa: N801 reads as the block it is
                 and handler != self._note
             ):
                 self._handlers[number] = handler
-                _signal.signal(number, self._note)
+                _put(number, self._note, handler)
 
     def let_through(self, function: Callable[[], T]) -> T:
         """Call a function in which handlers run as ever, and in the block again wait.
@@ -169,7 +169,7 @@ class signals_held_back:  # noqa: N801 reads as the block it is
         for number, handler in self._handlers.items():
             while _signal.getsignal(number) == self._note:
                 try:
-                    _signal.signal(number, handler)
+                    _put(number, handler, handler)
                 except BaseException as error:
                     raised = error
         if raised is not None:
@@ -195,15 +195,49 @@ class signals_held_back:  # noqa: N801 reads as the block it is
             self._run_seen()
 
     def _run_seen(self) -> None:
+        # Called, and not raised anew: C code has seen the signal when it came.
         if self._seen:
+            number = self._seen.pop(0)
             try:
-                _signal.raise_signal(self._seen.pop(0))
+                _signal.getsignal(number)(number, sys._getframe())  # noqa: SLF001 as Python does
             finally:
                 self._run_seen()
 
     def behind(self, number: int) -> Any:
         """Return the handler put aside for this block. Not collective."""
         return self._handlers.get(number)
+
+
+# More than a `struct sigaction` has on any system: 152 bytes with glibc.
+_ACTION_BYTES: Final = 512
+
+
+def _put(number: int, handler: Any, users: Any) -> None:
+    """Have Python call another handler, and leave all else of the signal as it is.
+
+    Not collective. `signal.signal` would undo what C code has put before Python's
+    handler (`faulthandler.register` with ``chain``, cysignals), and what
+    `signal.siginterrupt` has set.
+
+    Args:
+        number: The signal.
+        handler: What Python is to call.
+        users: The program's own handler. Of the one that Python itself installs for
+            Ctrl-C nobody has said more, and `ctypes` takes its time to load.
+    """
+    if users is _signal.default_int_handler:
+        _signal.signal(number, handler)
+        return
+    import ctypes
+
+    sigaction = ctypes.CDLL(None).sigaction
+    action = ctypes.create_string_buffer(_ACTION_BYTES)
+    is_known = sigaction(number, None, action) == 0
+    try:
+        _signal.signal(number, handler)
+    finally:
+        if is_known:
+            sigaction(number, action, None)
 
 
 def handler_of(number: int) -> Any:

@@ -106,6 +106,21 @@ def test_wherever_a_handler_raises_in_an_operation_no_rank_waits_for_ever(n_rank
 
 
 @pytest.mark.parametrize("n_ranks", [2, 3])
+def test_a_rank_whose_handler_raised_in_an_operation_has_taken_part(n_ranks):
+    """So it may go on with the others, if it swallows that.
+
+    At a gate: where a revoke wakes ranks, MPI's own operations run no handler.
+    """
+    assert "ok" in run(n_ranks, "interrupt_swallowed.py").stdout
+
+
+@pytest.mark.parametrize("n_ranks", [3, 4])
+def test_a_failure_around_does_not_come_between_the_parts_of_a_step(n_ranks, way):
+    """Some ranks may be in the collective of the next part already."""
+    assert "ok" in run(n_ranks, "interrupt_steps.py", n_ranks, **way).stdout
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
 def test_an_operation_at_the_end_of_the_stack_leaves_no_rank_waiting(n_ranks, way):
     """It ends well, or its rank has failed, as far as the others can see, too."""
     assert "ok" in run(n_ranks, "interrupt_depths.py", **way).stdout

@@ -1,6 +1,7 @@
 """A signal handler that raises on one rank while ranks agree."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -238,6 +239,83 @@ def test_wherever_a_handler_raises_the_ranks_end_alike(fails_on):
             raise
         assert sys.getrecursionlimit() == limit, f"at place {place}"
     assert place > (20 if fails_on else 5)  # where it goes well, there are few calls
+
+
+def in_a_block(comm):
+    with guard(comm, "block"):
+        pass
+
+
+def decorated(comm):
+    guard(comm, "function")(lambda: None)()
+
+
+ENDS = {
+    "agree": (agree, None, "leave"),
+    "collect": (collect, ValueError("handed over"), "leave"),
+    "block": (in_a_block, None, "leave"),
+    "function": (decorated, None, "leave"),
+    "end of a function": (decorated, None, "__exit__"),
+}
+
+
+@pytest.mark.parametrize(("end", "exc", "begins"), ENDS.values(), ids=ENDS)
+def test_a_handler_that_raises_as_the_end_begins_is_a_failure(end, exc, begins):
+    """With no guard around, in whose end the others would meet that rank."""
+
+    def raise_there(frame, event, _argument):
+        if event == "call" and frame.f_code.co_name == begins:
+            sys.setprofile(None)
+            raise KeyboardInterrupt("now")
+
+    def main(comm):
+        if comm.rank == 1:
+            sys.setprofile(raise_there)
+        try:
+            outcome = end(comm) if exc is None else end(exc, comm)
+        except BaseException as error:
+            outcome = error
+        finally:
+            sys.setprofile(None)
+        agree(None, comm, "after")
+        assert not comm.private.depth
+        return outcome
+
+    if end is agree:
+        end = partial(agree, None)
+    outcomes = simulated.World(WORLD_SIZE).run(main)
+    for outcome in outcomes:
+        assert isinstance(outcome, CheckpointException)
+        assert outcome.ranks == ((1,) if exc is None else (0, 1, 2))
+    assert "KeyboardInterrupt: now" in str(outcomes[0])
+    assert exc is None or str(outcomes[0]).count("handed over") == WORLD_SIZE
+
+
+def test_a_handler_that_raises_as_a_rank_asks_to_be_woken_leaves_nothing_behind():
+    def raise_there(frame, event, _argument):
+        back = frame.f_back.f_code.co_name if frame.f_back else ""
+        if event == "call" and (frame.f_code.co_name, back) == (
+            "note_plain",
+            "wake_from_now_on",
+        ):
+            sys.setprofile(None)
+            raise KeyboardInterrupt("now")
+
+    def main(comm):
+        def block():
+            with guard(comm, "block"):
+                if comm.rank == 1:
+                    sys.setprofile(raise_there)
+                    agreement.wake_from_now_on(comm.private)
+
+        with pytest.raises(CheckpointException) as raised:
+            block()
+        agree(None, comm, "after")
+        assert not comm.private.asking
+        return raised.value
+
+    outcomes = simulated.World(WORLD_SIZE).run(main)
+    assert [outcome.ranks for outcome in outcomes] == [(1,)] * WORLD_SIZE
 
 
 STEPS = {

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import _signal
+import asyncio
+import ctypes
+import faulthandler
+import os
 import signal
 import sys
+import threading
 
 import pytest
 
@@ -160,3 +165,76 @@ def test_the_handler_behind_nested_blocks_is_known():
         assert handler_of(signal.SIGINT) is before
     assert handler_of(signal.SIGINT) is before
     assert handler_of(signal.SIGUSR2) == signal.getsignal(signal.SIGUSR2)
+
+
+def is_interrupting(number):
+    """Tell whether a signal interrupts a call in which C code waits."""
+    reading, writing = os.pipe()
+    thread = threading.get_ident()
+    timers = [
+        threading.Timer(0.1, signal.pthread_kill, (thread, number)),
+        threading.Timer(0.3, os.write, (writing, b"x")),
+    ]
+    for timer in timers:
+        timer.start()
+    n_read = ctypes.CDLL(None).read(reading, ctypes.create_string_buffer(1), 1)
+    for timer in timers:
+        timer.join()
+    os.close(reading)
+    os.close(writing)
+    return n_read != 1
+
+
+@pytest.fixture
+def handled():
+    """A signal with a handler in Python, which notes that it was called."""
+    calls = []
+    before = signal.signal(signal.SIGUSR2, lambda *_: calls.append("handled"))
+    yield signal.SIGUSR2, calls
+    signal.signal(signal.SIGUSR2, before)
+
+
+@pytest.mark.parametrize("interrupts", [False, True])
+def test_what_a_signal_interrupts_stays_as_it_was_set(handled, interrupts):
+    number, calls = handled
+    signal.siginterrupt(number, interrupts)
+    with signals_held_back() as held:
+        assert is_interrupting(number) == interrupts
+        held.let_through(lambda: None)
+        assert calls == ["handled"]
+    assert is_interrupting(number) == interrupts
+
+
+def test_stacks_that_c_code_writes_at_a_signal_are_written_when_it_comes(
+    handled, tmp_path
+):
+    number, calls = handled
+    with (tmp_path / "stacks").open("w+") as file:
+        faulthandler.register(number, file=file, chain=True)
+        try:
+            with signals_held_back():
+                signal.raise_signal(number)
+                written = file.seek(0, 2)
+                assert written > 0
+                assert not calls
+            assert calls == ["handled"]
+            signal.raise_signal(number)
+            assert file.seek(0, 2) > written
+        finally:
+            faulthandler.unregister(number)
+
+
+def test_a_callback_of_an_event_loop_is_called_once_for_a_signal_that_was_held_back():
+    async def main():
+        calls = []
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR2, calls.append, "called")
+        try:
+            with signals_held_back():
+                signal.raise_signal(signal.SIGUSR2)
+            await asyncio.sleep(0.05)
+        finally:
+            loop.remove_signal_handler(signal.SIGUSR2)
+        return calls
+
+    assert asyncio.run(main()) == ["called"]
