@@ -11,7 +11,7 @@ import operator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.agreement import enter, leave, prepare_nested
-from allraise.parts import is_a
+from allraise.parts import is_a, put_on_top
 from allraise.registry import known_private, resolve_comm
 from allraise.settings import read_settings
 from allraise.verdict import EVERYWHERE
@@ -224,6 +224,9 @@ def locate(
         private = _private_of(resolve_comm(comm))
     except (TypeError, ValueError) as error:
         error.__cause__ = exc
+        raise
+    except BaseException as error:  # of MPI, say: what was caught is not lost to that
+        put_on_top(error, exc)
         raise
     root = place & (EVERYWHERE - 1)
     if root >= private.size:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from mpi4py import MPI
 
+    from allraise.private import Private
+
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
@@ -235,28 +237,23 @@ def collect(
 
     Success costs one ``Allreduce`` of 8 int64 (64 bytes).
     """
-    place = 0
-    private = checked_before(comm, step, root, everywhere, timeout)
-    if private is None or exc is not None:
-        arguments = check_arguments(
-            comm, step, root=root, everywhere=everywhere, timeout=timeout, exc=exc
-        )
-        place = place_of(arguments.root, everywhere=everywhere)
-        timeout = arguments.timeout
-        private = locate(comm, place, exc)
     entered: Any = None
     close: Callable[..., BaseException | None] = leave
+    place = 0
     try:
-        if timeout is None:
-            entered = enter(private, step)
-        else:
-            from allraise import deadline
-
-            entered = deadline.open_timed(private, step, timeout, place)
-            close = deadline.close_timed
-    except CheckpointException as due:
-        put_on_top(due, exc)
-        return due
+        private = checked_before(comm, step, root, everywhere, timeout)
+        if private is None or exc is not None:
+            arguments = check_arguments(
+                comm, step, root=root, everywhere=everywhere, timeout=timeout, exc=exc
+            )
+            place = place_of(arguments.root, everywhere=everywhere)
+            timeout = arguments.timeout
+            private = locate(comm, place, exc)
+        try:
+            entered, close = _open(private, step, timeout, place)
+        except CheckpointException as due:
+            put_on_top(due, exc)
+            return due
     except PeerFailure:
         if exc is None:
             raise
@@ -273,6 +270,17 @@ def collect(
     if outcome is None or is_a(outcome, CheckpointException):
         return outcome
     raise outcome
+
+
+def _open(
+    private: Private, step: str, timeout: float | None, place: int
+) -> tuple[Any, Callable[..., BaseException | None]]:
+    """Open a region; return it, and what closes it."""
+    if timeout is None:
+        return enter(private, step), leave
+    from allraise import deadline
+
+    return deadline.open_timed(private, step, timeout, place), deadline.close_timed
 
 
 def agree(

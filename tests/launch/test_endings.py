@@ -63,6 +63,16 @@ def test_a_guard_made_before_mpi_was_finalized_says_so():
 
 
 @pytest.mark.parametrize("n_ranks", [1, N_RANKS])
+@pytest.mark.parametrize("place", ["guard", "step"])
+def test_mpi_that_is_finalized_in_a_block_is_no_abort(place, n_ranks):
+    job = apart.run(n_ranks, [PROGRAM, f"finalized in a {place}"])
+    assert job.codes == [1] * n_ranks, job
+    for rank, err in enumerate(job.errs):
+        assert "ValueError: MPI has been finalized: ranks can agree only" in err
+        assert place == "step" or f"OSError: of {rank}" in err
+
+
+@pytest.mark.parametrize("n_ranks", [1, N_RANKS])
 @pytest.mark.parametrize(
     ("ending", "told"),
     [

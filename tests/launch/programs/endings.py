@@ -26,6 +26,12 @@ elif ending == "finalized between two uses of a guard":
     MPI.Finalize()
     with used:
         print("entered")
+elif ending == "finalized in a guard":
+    with allraise.guard(step="block"):
+        MPI.Finalize()
+        raise OSError(f"of {rank}")
+elif ending == "finalized in a step":
+    allraise.CollectiveSteps().all_gather("step", MPI.Finalize)
 elif ending == "import":
     with allraise.guard(step="import"):
         if rank == last:

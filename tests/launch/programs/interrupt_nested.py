@@ -1,5 +1,7 @@
 """A failure in an outer region wakes ranks in a region on a part of its ranks."""
 
+import contextlib
+
 import numpy as np
 from mpi4py import MPI
 from standin import Fault
@@ -43,5 +45,23 @@ for bad in range(P):
             print(f"WRONG on rank {ME}: {exc!r}", flush=True)
         with allraise.guard(WORLD, "after") as g:
             assert g.comm.allreduce(1) == P
+
+# What a rank hands over for an agreement further in is not lost to that failure.
+for bad in range(P):
+    try:
+        with allraise.guard(WORLD, "outer") as g:
+            with contextlib.suppress(allraise.PeerFailure):
+                # A revoke may also end what all ranks have entered.
+                g.comm.barrier()
+                if bad == ME:
+                    raise Fault
+                g.comm.recv(source=bad)
+            allraise.agree(ValueError(f"caught on {ME}"), half, "inner")
+    except allraise.CheckpointException as outcome:
+        told = str(outcome)
+        if outcome.ranks != tuple(range(P)):
+            print(f"WRONG ranks on rank {ME}: {told}", flush=True)
+        if ME == 0 and told.count("ValueError: caught on") != P - 1:
+            print(f"WRONG: some were lost: {told}", flush=True)
 if ME == 0:
     print("ok", flush=True)
