@@ -11,6 +11,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -195,11 +196,15 @@ class signals_held_back:  # noqa: N801 reads as the block it is
             self._run_seen()
 
     def _run_seen(self) -> None:
-        # Called, and not raised anew: C code has seen the signal when it came.
         if self._seen:
             number = self._seen.pop(0)
+            handler = _signal.getsignal(number)
             try:
-                _signal.getsignal(number)(number, sys._getframe())  # noqa: SLF001 as Python does
+                if callable(handler):
+                    # Not raised anew: C code has seen the signal when it came.
+                    handler(number, sys._getframe())  # noqa: SLF001 as Python does
+                else:  # another handler has put the system's own in its place
+                    _signal.raise_signal(number)
             finally:
                 self._run_seen()
 
@@ -225,18 +230,20 @@ def _put(number: int, handler: Any, users: Any) -> None:
         users: The program's own handler. Of the one that Python itself installs for
             Ctrl-C nobody has said more, and `ctypes` takes its time to load.
     """
-    if users is _signal.default_int_handler:
-        _signal.signal(number, handler)
-        return
-    import ctypes
+    sigaction, action = None, None
+    if users is not _signal.default_int_handler:
+        # Where it cannot be loaded, no file descriptor left say, holding back matters
+        # more.
+        with suppress(Exception):
+            import ctypes
 
-    sigaction = ctypes.CDLL(None).sigaction
-    action = ctypes.create_string_buffer(_ACTION_BYTES)
-    is_known = sigaction(number, None, action) == 0
+            sigaction = ctypes.CDLL(None).sigaction
+            action = ctypes.create_string_buffer(_ACTION_BYTES)
+    is_known = sigaction is not None and sigaction(number, None, action) == 0
     try:
         _signal.signal(number, handler)
     finally:
-        if is_known:
+        if sigaction is not None and is_known:
             sigaction(number, action, None)
 
 

@@ -8,6 +8,7 @@ import ctypes
 import faulthandler
 import os
 import signal
+import subprocess
 import sys
 import threading
 
@@ -155,6 +156,28 @@ def test_what_has_come_is_not_lost_where_another_comes_as_the_block_ends(
     with pytest.raises(TimeoutError):
         held._end()
     assert sorted(ran) == [first, second]
+
+
+def test_a_handler_that_puts_the_default_in_its_place_ends_the_process_at_the_next():
+    """As programs do it that clean up at the first signal, and end at the second."""
+    program = """
+import signal
+from allraise.signals import signals_held_back
+def once(number, frame):
+    signal.signal(number, signal.SIG_DFL)
+    print("cleaned up", flush=True)
+signal.signal(signal.SIGUSR1, once)
+with signals_held_back():
+    signal.raise_signal(signal.SIGUSR1)
+    signal.raise_signal(signal.SIGUSR1)
+    print("held back", flush=True)
+print("never", flush=True)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == -signal.SIGUSR1
+    assert ended.stdout.split("\n") == ["held back", "cleaned up", ""]
 
 
 def test_the_handler_behind_nested_blocks_is_known():
