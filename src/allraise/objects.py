@@ -65,7 +65,6 @@ def _behind_gate(
     operation: str,
     start: Callable[[], Any],
     move: Callable[[Any, Moved], T],
-    moved: Moved | None = None,
 ) -> T:
     """Move bytes behind a gate. Collective over `comm`.
 
@@ -76,9 +75,8 @@ def _behind_gate(
         move: Called with the plain communicator and what `_once` wants. Where a
             signal's handler raises in it, it is called again, and that is raised in
             the end: the others wait for this rank.
-        moved: What `move` is called with, for who wants to know how far it came.
     """
-    moved = [] if moved is None else moved
+    moved: Moved = []
     n_tries = 0
     late = comm.pass_gate(operation, start)
     while True:
@@ -160,6 +158,28 @@ def _loads_each(data: Any, sizes: int | Sequence[int]) -> list[Any]:
     return [loads(view[end - n : end]) for end, n in zip(places, sizes, strict=True)]
 
 
+class _Rest:
+    """How far a rank has come with what is broadcast of an object besides its start."""
+
+    __slots__ = ("into", "is_past", "late", "moved")
+
+    def __init__(self) -> None:
+        self.into: Any = None
+        self.is_past = False  # the gate before it
+        self.late: BaseException | None = None
+        self.moved: Moved = []
+
+    def move(self, comm: Any, data: Any, n: int, root: int) -> None:
+        """Broadcast, from where this rank has come to. Collective over `comm`."""
+        if self.into is None:
+            # Before the gate: where there is no room for it, the others are woken.
+            self.into = bytearray(n) if data is None else data
+        if not self.is_past:
+            self.late = comm.pass_gate("bcast")
+            self.is_past = True
+        _once(self.moved, 0, self.into, comm.plain.Bcast, as_bytes(self.into), root)
+
+
 def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
     """Broadcast an object. Collective over `comm`."""
     data: Any = None
@@ -171,14 +191,9 @@ def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
     else:
         slot = bytearray(HEAD + FIRST)
     first, of_first = comm.plain.Bcast, (((slot, HEAD + FIRST, mpi().BYTE), root),)
-
-    def move(plain: Any, moved: Moved) -> Any:
-        into = bytearray(n) if data is None else data
-        return _once(moved, 0, into, plain.Bcast, as_bytes(into), root)
-
     done: list[None] = []
-    moved: Moved = []
-    n, n_tries = 0, 0
+    rest: _Rest | None = None
+    n_tries = 0
     late = comm.pass_gate("bcast")
     while True:
         try:
@@ -186,18 +201,22 @@ def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
             if not done:
                 done += starmap(first, of_first)
             n = int.from_bytes(slot[:HEAD], "little")
-            if n > FIRST and not moved:
-                # Those who are to make room for it may fail.
-                _behind_gate(comm, "bcast", comm.plain.Ibarrier, move, moved)
+            if n > FIRST:
+                rest = rest or _Rest()
+                rest.move(comm, data, n, root)
             break
         except BaseException as error:
             n_tries += 1
-            if is_of_mpi(error) or comm.knows_failure() or n_tries > MAX_TRIES:
+            others_go_on = rest is not None and rest.is_past
+            is_over = not others_go_on and comm.knows_failure()
+            if is_over or is_of_mpi(error) or n_tries > MAX_TRIES:
                 raise error if late is None else late  # noqa: B904 as its context
             late = error
+    if rest is not None and rest.late is not None:
+        late = rest.late
     if late is not None:
         raise late
-    return loads(moved[0][1] if moved else slot[HEAD:])
+    return loads(slot[HEAD:] if rest is None else rest.into)
 
 
 def gather(comm: Any, obj: Any, root: int = 0) -> list[Any] | None:

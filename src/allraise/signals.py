@@ -12,6 +12,7 @@ import _signal  # type: ignore[import-not-found]
 import sys
 import threading
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ STACK_ROOM: Final = 500
 # this one: no more than that can be meant. Also, a rank that cannot do a single call
 # would try for ever.
 MAX_TRIES: Final = 100
+
+# Of one signal that is held back: a timer may come a hundred times a second.
+MAX_NOTED: Final = 2
 
 # A limit that the C stack ends long before: it needs no room, and some set it to
 # the largest that sys.setrecursionlimit takes.
@@ -162,7 +166,10 @@ class signals_held_back:  # noqa: N801 reads as the block it is
                 raise raised
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        self._seen.append(number)
+        # Python runs a handler once for all that came before it could. Twice here, for
+        # a second one may be meant to end what the first has not.
+        if self._seen.count(number) < MAX_NOTED:
+            self._seen.append(number)
 
     def _restore(self) -> None:
         """Put every handler back, also where one of them raises meanwhile."""
@@ -196,7 +203,8 @@ class signals_held_back:  # noqa: N801 reads as the block it is
             self._run_seen()
 
     def _run_seen(self) -> None:
-        if self._seen:
+        raised: BaseException | None = None
+        while self._seen:
             number = self._seen.pop(0)
             handler = _signal.getsignal(number)
             try:
@@ -205,8 +213,12 @@ class signals_held_back:  # noqa: N801 reads as the block it is
                     handler(number, sys._getframe())  # noqa: SLF001 as Python does
                 else:  # another handler has put the system's own in its place
                     _signal.raise_signal(number)
-            finally:
-                self._run_seen()
+            except BaseException as error:
+                if error.__context__ is None:
+                    error.__context__ = raised
+                raised = error
+        if raised is not None:
+            raise raised
 
     def behind(self, number: int) -> Any:
         """Return the handler put aside for this block. Not collective."""
@@ -215,6 +227,17 @@ class signals_held_back:  # noqa: N801 reads as the block it is
 
 # More than a `struct sigaction` has on any system: 152 bytes with glibc.
 _ACTION_BYTES: Final = 512
+
+
+@cache
+def _load_sigaction() -> tuple[Any, Any]:
+    """Return C's ``sigaction``, and what makes room for an action.
+
+    Once: each makes a type of its own, which is garbage in a cycle.
+    """
+    import ctypes
+
+    return ctypes.CDLL(None).sigaction, ctypes.c_char * _ACTION_BYTES
 
 
 def _put(number: int, handler: Any, users: Any) -> None:
@@ -235,10 +258,8 @@ def _put(number: int, handler: Any, users: Any) -> None:
         # Where it cannot be loaded, no file descriptor left say, holding back matters
         # more.
         with suppress(Exception):
-            import ctypes
-
-            sigaction = ctypes.CDLL(None).sigaction
-            action = ctypes.create_string_buffer(_ACTION_BYTES)
+            sigaction, new_action = _load_sigaction()
+            action = new_action()
     is_known = sigaction is not None and sigaction(number, None, action) == 0
     try:
         _signal.signal(number, handler)

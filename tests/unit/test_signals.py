@@ -6,6 +6,7 @@ import _signal
 import asyncio
 import ctypes
 import faulthandler
+import gc
 import os
 import signal
 import subprocess
@@ -178,6 +179,19 @@ print("never", flush=True)
     )
     assert ended.returncode == -signal.SIGUSR1
     assert ended.stdout.split("\n") == ["held back", "cleaned up", ""]
+
+
+def test_a_timer_that_comes_again_and_again_costs_nothing(handled):
+    number, calls = handled
+    gc.collect()
+    for _ in range(20):
+        with signals_held_back():
+            for _ in range(sys.getrecursionlimit()):
+                signal.raise_signal(number)
+            assert not calls
+        assert 1 <= len(calls) <= 2
+        calls.clear()
+    assert gc.collect() == 0
 
 
 def test_the_handler_behind_nested_blocks_is_known():

@@ -12,6 +12,8 @@ import numpy as np
 from mpi4py import MPI
 from standin import Fault, Interrupted, Regions
 
+from allraise import objects
+
 WORLD = MPI.COMM_WORLD
 P, ME = WORLD.size, WORLD.rank
 BAD = P - 1
@@ -43,6 +45,25 @@ CASES = {
     "no buffer": (lambda c: c.Bcast(object() if ME == BAD else np.ones(1)), BAD),
     "no dest": (lambda c: c.send(1, P + 5) if ME == BAD else c.recv(source=BAD), BAD),
 }
+
+
+def bcast_without_room(c):
+    """One rank has no memory for the object, which it learns behind the first gate."""
+
+    def no_room(n):
+        if ME == BAD and n > 1000:
+            raise MemoryError(f"no {n} bytes")
+        return bytearray(n)
+
+    objects.bytearray = no_room
+    try:
+        c.bcast("text" * 1000, root=0)
+    finally:
+        del objects.bytearray
+
+
+if P > 1:
+    CASES["no room in bcast"] = (bcast_without_room, BAD)
 
 regions = Regions(WORLD)
 for name, (operation, bad) in CASES.items():
