@@ -33,6 +33,9 @@ _GROUP_FIELDS: Final = frozenset({"message", "exceptions"})
 # Of what is told of an error in passing.
 _MAX_WORDS: Final = 400
 
+# Of a chain of causes: longer ones are loops that retried.
+_MAX_LINKS: Final = 200
+
 _E = TypeVar("_E", bound=BaseException)
 
 
@@ -51,10 +54,30 @@ def is_of_mpi(error: BaseException | None) -> bool:
 
 
 def put_on_top(error: BaseException, exc: BaseException | None) -> BaseException:
-    """Let what was raised meanwhile come from what a rank had failed with."""
+    """Let what was raised meanwhile come from what a rank had failed with.
+
+    At the end of what it comes from already, and not where that makes a circle.
+    """
+    if exc is None:
+        return error
     context = BaseException.__dict__["__context__"]
-    if error is not exc and context.__get__(error) is None:
-        context.__set__(error, exc)
+    below: set[int] = set()
+    left = [exc]
+    while left and len(below) < _MAX_LINKS:
+        link = left.pop()
+        if id(link) not in below:
+            below.add(id(link))
+            causes = (BaseException.__dict__["__cause__"].__get__(link),)
+            left += [c for c in (*causes, context.__get__(link)) if c is not None]
+    last = error
+    for _ in range(_MAX_LINKS):
+        if id(last) in below:
+            break
+        inner = context.__get__(last)
+        if inner is None:
+            context.__set__(last, exc)
+            break
+        last = inner
     return error
 
 
