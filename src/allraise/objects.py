@@ -19,6 +19,7 @@ from __future__ import annotations
 import functools
 from array import array
 from itertools import accumulate, starmap
+from sys import getrecursionlimit
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from allraise.parts import is_of_mpi
@@ -84,10 +85,14 @@ def _behind_gate(
             result = move(comm.plain, moved)
             break
         except BaseException as error:
-            n_tries += 1
-            if is_of_mpi(error) or n_tries > MAX_TRIES:
-                raise
             late = error
+            try:
+                getrecursionlimit()  # the handler of a second signal runs here
+            except BaseException as second:
+                late = second
+            n_tries += 1
+            if is_of_mpi(late) or n_tries > MAX_TRIES:
+                raise late  # noqa: B904 it is the same one
     if late is not None:
         raise late
     return result
@@ -180,7 +185,7 @@ class _Rest:
         _once(self.moved, 0, self.into, comm.plain.Bcast, as_bytes(self.into), root)
 
 
-def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
+def bcast(comm: Any, obj: Any, root: int = 0) -> Any:  # noqa: C901 one piece, see below
     """Broadcast an object. Collective over `comm`."""
     data: Any = None
     if comm.rank == root:
@@ -191,6 +196,8 @@ def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
     else:
         slot = bytearray(HEAD + FIRST)
     first, of_first = comm.plain.Bcast, (((slot, HEAD + FIRST, mpi().BYTE), root),)
+    # From the gate on a signal's handler may raise with each call, and the others
+    # count on this rank: so it begins again where it was, in this function.
     done: list[None] = []
     rest: _Rest | None = None
     n_tries = 0
@@ -206,12 +213,16 @@ def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
                 rest.move(comm, data, n, root)
             break
         except BaseException as error:
+            before, late = late, error
+            try:
+                getrecursionlimit()  # the handler of a second signal runs here
+            except BaseException as second:
+                late = second
             n_tries += 1
             others_go_on = rest is not None and rest.is_past
             is_over = not others_go_on and comm.knows_failure()
-            if is_over or is_of_mpi(error) or n_tries > MAX_TRIES:
-                raise error if late is None else late  # noqa: B904 as its context
-            late = error
+            if is_over or is_of_mpi(late) or n_tries > MAX_TRIES:
+                raise late if before is None else before  # noqa: B904 as its context
     if rest is not None and rest.late is not None:
         late = rest.late
     if late is not None:

@@ -82,6 +82,10 @@ class Passage(Waits):
                 gates.entered -= 1
                 raise
             raised = error
+            try:
+                getrecursionlimit()  # the handler of a second signal runs here
+            except BaseException as second:
+                raised = second
         return self._wait_on(watched, start, gates, operation, raised)
 
     def _wait_on(
@@ -158,9 +162,13 @@ class Passage(Waits):
                 if closed < 0 and not self._waitany(watched):
                     break
             except BaseException as error:
-                n_tries += 1
-                self._check(error, gate, start, is_last=n_tries > MAX_TRIES)
                 late = error
+                try:
+                    getrecursionlimit()  # the handler of a second signal runs here
+                except BaseException as second:
+                    late = second
+                n_tries += 1
+                self._check(late, gate, start, is_last=n_tries > MAX_TRIES)
         return closed, late
 
     def _check(

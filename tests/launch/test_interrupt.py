@@ -105,13 +105,14 @@ def test_wherever_a_handler_raises_in_an_operation_no_rank_waits_for_ever(n_rank
     assert "ok" in run(n_ranks, "interrupt_places.py", **way).stdout
 
 
+@pytest.mark.parametrize("n_signals", [1, 2])
 @pytest.mark.parametrize("n_ranks", [2, 3])
-def test_a_rank_whose_handler_raised_in_an_operation_has_taken_part(n_ranks):
+def test_a_rank_whose_handler_raised_in_an_operation_has_taken_part(n_ranks, n_signals):
     """So it may go on with the others, if it swallows that.
 
     At a gate: where a revoke wakes ranks, MPI's own operations run no handler.
     """
-    assert "ok" in run(n_ranks, "interrupt_swallowed.py").stdout
+    assert "ok" in run(n_ranks, "interrupt_swallowed.py", n_signals).stdout
 
 
 @pytest.mark.parametrize("n_ranks", [3, 4])

@@ -5,6 +5,8 @@ comes next meets the same operation of the others.
 """
 
 import signal
+import sys
+import threading
 import time
 
 import numpy as np
@@ -13,6 +15,7 @@ from interrupt_places import BAD, ME, OPERATIONS, WORLD, P, first_guard
 import allraise
 
 AFTER_S = 0.05
+SIGNALS = [signal.SIGUSR1, signal.SIGUSR2][: int(sys.argv[1])]
 
 # Made of messages, each waited for by itself: what a rank waits for it gives up, and
 # its peers learn that if it fails.
@@ -23,6 +26,12 @@ def handler(*_):
     raise TimeoutError("now")
 
 
+def interrupt():
+    """Send this rank all the signals at once."""
+    for number in SIGNALS:
+        signal.pthread_kill(threading.main_thread().ident, number)
+
+
 def interrupted(operation):
     """Do an operation while a timer runs on one rank, and the others are late."""
     swallowed = False
@@ -30,7 +39,7 @@ def interrupted(operation):
         comm = g.comm
         comm.Barrier()
         if ME == BAD:
-            signal.setitimer(signal.ITIMER_REAL, AFTER_S)
+            threading.Timer(AFTER_S, interrupt).start()
         else:
             time.sleep(3 * AFTER_S)
         try:
@@ -45,7 +54,8 @@ def interrupted(operation):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGALRM, handler)
+    for number in SIGNALS:
+        signal.signal(number, handler)
     for name, operation in {**OPERATIONS, "Dup": lambda c: c.Dup()}.items():
         if name in GIVEN_UP or operation is first_guard:
             continue
