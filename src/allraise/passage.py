@@ -16,13 +16,13 @@ Collective over the communicator of the gate.
 from __future__ import annotations
 
 from itertools import starmap
-from sys import getrecursionlimit, setrecursionlimit
+from sys import getrecursionlimit
 from typing import TYPE_CHECKING, Final
 
 from allraise.lane import LEAKED
 from allraise.parts import is_of_mpi
 from allraise.polling import be_as_deep
-from allraise.signals import ENDLESS, MAX_TRIES, ROOMS, STACK_ROOM, take_room_back
+from allraise.signals import MAX_TRIES, ROOMS, room_on_the_stack, take_room_back
 from allraise.waits import Waits
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _ONE_CALL: Final = ((),)
 class Passage(Waits):
     """Waiting that knows gates too. Collective over `private`."""
 
-    def pass_gate(
+    def pass_gate(  # noqa: C901, PLR0912, PLR0915 one piece, as signals may come with each call
         self, start: Callable[[], MPI.Request], gates: Gates, operation: str
     ) -> BaseException | None:
         """Return when all ranks have entered this gate, or raise.
@@ -58,134 +58,88 @@ class Passage(Waits):
             collective: the others are in it already.
         """
         watched: list[MPI.Request] = []
+        late: BaseException | None = None
+        closed: int | None = None
+        has_room, n_tries = False, 0
         gates.entered += 1
-        raised = None
-        try:
-            if self.standing.is_active or self.enclosing:
-                self._look(gates)
-            if self.failed or self.enclosing:
-                closed = self._closed_by(gates)
-                if closed >= 0:
-                    self._give_up([], operation, closed)
-            listens = self._listens() if self.enclosing else (self.listen,)
-            # A rank at the end of its stack is to find that out before the others
-            # count on it.
-            be_as_deep()
-            # Started by C code, and noted by an operation that is no call: so no
-            # signal's handler comes in between.
-            watched += starmap(start, _ONE_CALL)
-            watched += listens
-            if not self._waitany(watched):
-                return None
-        except BaseException as error:
-            if not watched:
-                gates.entered -= 1
-                raise
-            raised = error
+        while True:
             try:
-                getrecursionlimit()  # the handler of a second signal runs here
-            except BaseException as second:
-                raised = second
-        return self._wait_on(watched, start, gates, operation, raised)
-
-    def _wait_on(
-        self,
-        watched: list[MPI.Request],
-        start: object,
-        gates: Gates,
-        operation: str,
-        raised: BaseException | None,
-    ) -> BaseException | None:
-        """Wait at a gate where there was something to hear, or a handler raised.
-
-        To take in a message takes calls, and there may be none left.
-
-        Args:
-            watched: The gate, and what is listened to meanwhile.
-            start: What holds the buffers of the gate.
-            gates: As `pass_gate`.
-            operation: As `pass_gate`.
-            raised: By a handler or by MPI, or None.
-
-        Returns:
-            As `pass_gate`.
-        """
-        has_room = False
-        ROOMS.n_open += 1
-        try:
-            while not has_room:
-                try:
-                    # By C code alone, see `agreement.leave`: `be_as_deep` came as far.
-                    with ROOMS.lock:
-                        limit = getrecursionlimit()
-                        has_room = True
-                        if limit < ENDLESS:
-                            ROOMS.n_given += 1
-                            setrecursionlimit(limit + STACK_ROOM)
-                except BaseException as error:
-                    raised = error
-            closed, late = self._hear(watched, start, gates, raised)
-            if closed >= 0:
-                try:
-                    self._give_up([watched[0], start], operation, closed)
-                except BaseException:
-                    if late is None:
-                        raise
-                    raise late  # noqa: B904 with the interruption as its context
-            return late
-        finally:
-            ROOMS.n_open -= 1
-            take_room_back()
-
-    def _hear(
-        self,
-        watched: list[MPI.Request],
-        start: object,
-        gates: Gates,
-        late: BaseException | None,
-    ) -> tuple[int, BaseException | None]:
-        """Take in what peers tell until the gate opens or is closed.
-
-        Returns:
-            Whose failure has closed it, or -1; and what a signal's handler raised.
-        """
-        gate, closed, n_tries = watched[0], -1, 0
-        if late is not None:
-            self._check(late, gate, start)
-        while closed < 0 and gate:  # it is null when it is done
-            try:
-                # All, for a handler may have come between receipt and reading.
-                for channel in (self, *self.enclosing):
-                    channel.hear()
-                self._look(gates)
-                closed = self._closed_by(gates)
-                if closed < 0 and not self._waitany(watched):
+                if not watched:
+                    if self.standing.is_active or self.enclosing:
+                        self._look(gates)
+                    if self.failed or self.enclosing:
+                        by = self._closed_by(gates)
+                        if by >= 0:
+                            self._give_up([], operation, by)
+                    listens = self._listens() if self.enclosing else (self.listen,)
+                    # A rank at the end of its stack is to find that out before the
+                    # others count on it.
+                    be_as_deep()
+                    # Started by C code, and noted by an operation that is no call: so
+                    # no signal's handler comes in between.
+                    watched += starmap(start, _ONE_CALL)
+                    watched += listens
+                    if not self._waitany(watched):
+                        return None
+                if late is not None and (is_of_mpi(late) or n_tries > MAX_TRIES):
                     break
+                if closed is None:
+                    # To take in a message takes calls: `be_as_deep` came as far.
+                    if not has_room:
+                        room_on_the_stack().__enter__()
+                        has_room = True
+                    closed = self._hear(watched, gates)
+                # The end of the room, in steps of which each is done once.
+                if has_room:
+                    ROOMS.n_open -= 1
+                    has_room = False
+                take_room_back()
+                break
             except BaseException as error:
+                if not watched:
+                    gates.entered -= 1
+                    raise
                 late = error
                 try:
                     getrecursionlimit()  # the handler of a second signal runs here
                 except BaseException as second:
                     late = second
                 n_tries += 1
-                self._check(late, gate, start, is_last=n_tries > MAX_TRIES)
-        return closed, late
+        if closed is None and late is not None:
+            if has_room:
+                ROOMS.n_open -= 1
+                take_room_back()
+            LEAKED.extend((watched[0], start))  # it holds the gate's buffers
+            raise late
+        if closed is not None and closed >= 0:
+            try:
+                self._give_up([watched[0], start], operation, closed)
+            except BaseException:
+                if late is None:
+                    raise
+                raise late  # noqa: B904 with the interruption as its context
+        return late
 
-    def _check(
-        self,
-        error: BaseException,
-        gate: MPI.Request,
-        start: object,
-        *,
-        is_last: bool = False,
-    ) -> None:
-        """Raise what MPI has raised at a gate, and no signal's handler has.
+    def _hear(self, watched: list[MPI.Request], gates: Gates) -> int:
+        """Take in what peers tell until the gate opens or is closed.
 
-        The others count on this rank beyond the gate, if it opens.
+        Where a signal's handler raises, it may be called again.
+
+        Returns:
+            Whose failure has closed it, or -1.
         """
-        if is_last or is_of_mpi(error):
-            LEAKED.extend((gate, start))  # it holds the gate's buffers
-            raise error
+        gate = watched[0]
+        while gate:  # it is null when it is done
+            # All, for a handler may have come between receipt and reading.
+            for channel in (self, *self.enclosing):
+                channel.hear()
+            self._look(gates)
+            closed = self._closed_by(gates)
+            if closed >= 0:
+                return closed
+            if not self._waitany(watched):
+                break
+        return -1
 
     def _closed_by(self, gates: Gates) -> int:
         """Return whose failure closes the gate entered last: 0 this, or -1."""

@@ -70,6 +70,7 @@ def test_mpi_that_is_finalized_in_a_block_is_no_abort(place, n_ranks):
     for rank, err in enumerate(job.errs):
         assert "ValueError: MPI has been finalized: ranks can agree only" in err
         assert place == "step" or f"OSError: of {rank}" in err
+        assert "not returned to mpool" not in err  # UCX, of a receive under way
 
 
 @pytest.mark.parametrize("n_ranks", [1, N_RANKS])

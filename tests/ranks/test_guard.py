@@ -1,9 +1,13 @@
 """The guarded block: all go on, or all raise."""
 
 import asyncio
+import itertools
+import sys
 import traceback
+from pathlib import Path
 
 import pytest
+from mpi4py import MPI
 
 import allraise
 from allraise import CheckpointError, CheckpointException, agree, guard
@@ -11,6 +15,8 @@ from allraise.nesting import open_sides
 from ranks.outcomes import check_outcome, fail_if, outcome_of
 
 pytestmark = pytest.mark.mpi
+
+PACKAGE = str(Path(allraise.__file__).parent)
 
 
 def sets_of_ranks(comm):
@@ -187,6 +193,38 @@ def test_guards_of_coroutines_that_overlap_are_refused_and_leave_nothing_open(
         later = outcome_of(lambda used=used: agree(ValueError(), used, "later"))
         assert later.ranks == tuple(range(world.size))
         used.Free()
+
+
+def test_wherever_a_handler_raises_as_a_timed_guard_opens_nothing_stays_open():
+    """On one rank: the others would wait for it, and it for what is due there."""
+    with guard(MPI.COMM_SELF, "what is loaded late is loaded", timeout=60):
+        pass
+    place, has_raised = 0, True
+    while has_raised:
+        place += 1
+        events = itertools.count(1)
+        has_raised = False
+
+        def raise_there(frame, event, _argument, place=place, events=events):
+            nonlocal has_raised
+            here = frame.f_code.co_filename.startswith(PACKAGE)
+            if event in {"call", "c_return"} and here and next(events) == place:
+                sys.setprofile(None)
+                has_raised = True
+                raise KeyboardInterrupt("now")
+
+        timed = guard(MPI.COMM_SELF, "timed", timeout=60)
+        sys.setprofile(raise_there)
+        try:
+            timed.__enter__()
+        except KeyboardInterrupt:
+            assert not open_sides(), f"at place {place}"
+        else:
+            sys.setprofile(None)
+            assert timed.__exit__(None, None, None) is None
+        finally:
+            sys.setprofile(None)
+    assert place > 5
 
 
 def test_generators_are_refused(comm):
