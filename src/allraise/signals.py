@@ -12,7 +12,7 @@ import _signal  # type: ignore[import-not-found]
 import sys
 import threading
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -180,8 +180,11 @@ class signals_held_back:  # noqa: N801 reads as the block it is
                     _put(number, handler, handler)
                 except BaseException as error:
                     raised = error
-        if raised is not None:
-            raise raised
+        try:
+            if raised is not None:
+                raise raised
+        finally:
+            del raised  # its traceback holds this frame
 
     def __exit__(
         self,
@@ -217,8 +220,11 @@ class signals_held_back:  # noqa: N801 reads as the block it is
                 if error.__context__ is None:
                     error.__context__ = raised
                 raised = error
-        if raised is not None:
-            raise raised
+        try:
+            if raised is not None:
+                raise raised
+        finally:
+            del raised  # its traceback holds this frame
 
     def behind(self, number: int) -> Any:
         """Return the handler put aside for this block. Not collective."""
@@ -253,19 +259,20 @@ def _put(number: int, handler: Any, users: Any) -> None:
         users: The program's own handler. Of the one that Python itself installs for
             Ctrl-C nobody has said more, and `ctypes` takes its time to load.
     """
-    sigaction, action = None, None
+    put_back: Callable[[], object] | None = None
     if users is not _signal.default_int_handler:
         # Where it cannot be loaded, no file descriptor left say, holding back matters
         # more.
         with suppress(Exception):
             sigaction, new_action = _load_sigaction()
             action = new_action()
-    is_known = sigaction is not None and sigaction(number, None, action) == 0
+            if sigaction(number, None, action) == 0:
+                put_back = partial(sigaction, number, action, None)
     try:
         _signal.signal(number, handler)
     finally:
-        if sigaction is not None and is_known:
-            sigaction(number, action, None)
+        if put_back is not None:
+            put_back()
 
 
 def handler_of(number: int) -> Any:

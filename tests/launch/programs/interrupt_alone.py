@@ -47,23 +47,35 @@ CASES = {
 }
 
 
-def bcast_without_room(c):
-    """One rank has no memory for the object, which it learns behind the first gate."""
+def without_room(operation):
+    """One rank has no memory for what comes, which it learns behind the first gate."""
 
     def no_room(n):
         if ME == BAD and n > 1000:
             raise MemoryError(f"no {n} bytes")
         return bytearray(n)
 
-    objects.bytearray = no_room
-    try:
-        c.bcast("text" * 1000, root=0)
-    finally:
-        del objects.bytearray
+    def run(c):
+        objects.bytearray = no_room
+        try:
+            operation(c)
+        finally:
+            del objects.bytearray
+
+    return run
 
 
+LONG = "text" * 1000
 if P > 1:
-    CASES["no room in bcast"] = (bcast_without_room, BAD)
+    for of_long in (
+        lambda c: c.bcast(LONG, root=0),
+        lambda c: c.gather(LONG, root=BAD),
+        lambda c: c.scatter([LONG] * P),
+        lambda c: c.allgather(LONG),
+        lambda c: c.alltoall([LONG] * P),
+    ):
+        name = of_long.__code__.co_names[0]
+        CASES[f"no room in {name}"] = (without_room(of_long), BAD)
 
 regions = Regions(WORLD)
 for name, (operation, bad) in CASES.items():
