@@ -153,16 +153,16 @@ def _reduce_watching(
                     asks = _asks_or_told(private)
                     write_vector(private.mine, *numbers, token, -token, asks)
                 found = reduction.wait()
-                is_done = (
-                    True  # `total` does not tell: MPICH writes there from the start
-                )
-                late = late or found
+                # Noted, for `total` does not tell: MPICH writes there from the start.
+                is_done = True
+                if found is not None:
+                    late = found
         except BaseException as error:
             # Of a signal handler, or there is no agreement to be had.
             if not is_done and (is_a(error, PeerFailure) or is_of_mpi(error)):
                 raise
             if reduction.request is not None:  # the others count on this rank
-                late = late or error
+                late = error
             else:
                 exc, refused = put_on_top(error, exc), False
     clean(private.mine)
