@@ -23,10 +23,10 @@ VENV := .venv/$(MPI)
 RUN := $(VENV)/bin/python
 MPIRUN := $(RUN) tests/mpirun.py
 
-.PHONY: demo test unit ranks launch matrix docker-test cluster-test slurm-test tested lint bench clean
+.PHONY: demo test unit pure ranks launch matrix docker-test cluster-test slurm-test tested lint bench clean
 
-# The stamp is remade when the dependencies change.
-$(VENV)/.installed: pyproject.toml
+# The stamp is remade when the dependencies change, or what is compiled.
+$(VENV)/.installed: pyproject.toml hatch_build.py src/allraise/_plain.c
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade "pip>=25.1"
 	$(RUN) -m pip install --quiet --group dev --editable ".[$(MPI)]"
@@ -35,12 +35,17 @@ $(VENV)/.installed: pyproject.toml
 demo: $(VENV)/.installed
 	$(RUN) examples/demo.py
 
-test: unit ranks launch
+test: unit pure ranks launch
 
 # The fuzzed exceptions apart: some raise KeyboardInterrupt, which ends a worker.
 unit: $(VENV)/.installed
 	$(RUN) -m pytest --numprocesses $(JOBS) --ignore tests/unit/test_fuzz.py $(UNIT)
-	$(RUN) -m pytest tests/unit/test_fuzz.py
+	$(if $(filter tests/unit,$(UNIT)),$(RUN) -m pytest tests/unit/test_fuzz.py)
+
+# The same protocol with nothing compiled, as it is where there is no compiler.
+pure: $(VENV)/.installed
+	ALLRAISE_PURE=1 $(MAKE) unit UNIT="tests/unit/test_protocol.py tests/unit/test_interruptions.py"
+	ALLRAISE_PURE=1 $(MAKE) ranks NP=3
 
 # Every rank runs pytest; a rank that waits for ever is ended by the deadline.
 ranks: $(VENV)/.installed
@@ -77,5 +82,5 @@ bench: $(VENV)/.installed
 	$(RUN) benchmarks/run.py
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build checkpoints
+	rm -rf .venv src/allraise/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis dist build checkpoints
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -145,8 +145,8 @@ def prepare(cell: Cell) -> None:
 
 
 def build_wheel(cell: Cell) -> Path:
-    """Build the wheel of this checkout, once for all cells."""
-    folder = ROOT / "build/wheel"
+    """Build the wheel of this checkout, once for all cells of one Python."""
+    folder = ROOT / "build/wheel" / Path(cell.python).name
     shutil.rmtree(folder, ignore_errors=True)
     pip(cell, "wheel", "--no-deps", "--wheel-dir", str(folder), ".")
     return next(folder.glob("*.whl"))
@@ -191,13 +191,14 @@ def main() -> int:
         return 0
 
     results: list[Result] = []
-    wheel: Path | None = None
+    wheels: dict[str, Path] = {}
     for cell in cells:
         print(f"{cell.name}: {cell.runtime}, {cell.python}", flush=True)
         try:
             prepare(cell)
-            wheel = wheel or build_wheel(cell)
-            results.append(run_cell(cell, wheel, data))
+            if cell.python not in wheels:
+                wheels[cell.python] = build_wheel(cell)
+            results.append(run_cell(cell, wheels[cell.python], data))
         except subprocess.CalledProcessError as exc:
             print(exc)
             results.append(Result(cell.name, error="environment cannot be made"))

@@ -379,9 +379,11 @@ def watch(setattr_: Any, player_of: Any) -> None:
         setattr_: ``monkeypatch.setattr``, or as it.
         player_of: The player of a `Private`, or None.
     """
-    real = agreement.leave
+    real, real_exit = agreement.leave, allraise.guard.__exit__
+    left = {}  # by identity: they stay alive, so no other has it
 
     def leave(opened, exc, *args, **kwargs):
+        left[id(opened)] = opened
         private = opened[0]
         agrees = private.settled is None
         before = _state(exc)
@@ -396,6 +398,18 @@ def watch(setattr_: Any, player_of: Any) -> None:
     for module in ("guard", "row", "arguments"):
         # By name: `allraise.guard` is the class.
         setattr_(sys.modules[f"allraise.{module}"], "leave", leave)
+
+    def exit_(self, *exc_info):
+        entered = self._entered
+        real_exit(self, *exc_info)
+        if self._timeout is None and id(opened := entered[0]) not in left:
+            # A compiled block, which needed no `leave`: all went well.
+            player = player_of(opened[0])
+            if player is not None:
+                entry = _entry(opened[0], None, None, refused=False)
+                player.ledger.append(entry | {"touched": False})
+
+    setattr_(allraise.guard, "__exit__", exit_)
 
 
 def _state(exc):

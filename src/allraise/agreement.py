@@ -28,7 +28,6 @@ from sys import getrecursionlimit, setrecursionlimit
 from typing import TYPE_CHECKING
 
 from allraise.nesting import (
-    OPEN,
     cell_here,
     close_region,
     cut_back,
@@ -37,6 +36,7 @@ from allraise.nesting import (
     note_nested,
 )
 from allraise.parts import is_a, is_of_mpi, put_on_top
+from allraise.plain import OPEN, PENDING
 from allraise.signals import (
     ENDLESS,
     MAX_TRIES,
@@ -45,7 +45,7 @@ from allraise.signals import (
     signals_held_back,
     take_room_back,
 )
-from allraise.verdict import PENDING, succeeds
+from allraise.verdict import succeeds
 from allraise.waking import look_outside, tell_outside
 
 if TYPE_CHECKING:
@@ -177,11 +177,19 @@ def leave(  # noqa: C901, PLR0912, PLR0915 one piece, as signals may come with e
         no rank failed.
     """
     private, region, depth, number, around, outer, cell = opened
-    is_reduced, tried = False, None
-    private.total[0] = PENDING
+    late, outcome, is_begun, has_room, n_tries = None, None, False, False, 0
+    # What a compiled block has come to, see `plain`.
+    is_reduced, tried = private.is_reduced, private.tried
+    private.is_reduced, private.tried = False, None
+    if is_reduced and exc is not None:
+        late, exc = exc, None  # a signal's handler has raised since
+    if not is_reduced:
+        private.total[0] = PENDING
     try:
         if (
             exc is None
+            and tried is None
+            and not is_reduced
             and private.is_plain
             and private.settled is None
             and private.innermost is cell[0] is opened
@@ -195,7 +203,6 @@ def leave(  # noqa: C901, PLR0912, PLR0915 one piece, as signals may come with e
         is_reduced, tried = private.total[0] != PENDING, error
     # The others may be waiting for this rank by now: neither the end of the stack
     # nor a signal's handler may throw it out before it has agreed.
-    late, outcome, is_begun, has_room, n_tries = None, None, False, False, 0
     ROOMS.n_open += 1
     try:
         while not is_begun:
@@ -239,10 +246,13 @@ def leave(  # noqa: C901, PLR0912, PLR0915 one piece, as signals may come with e
                 tried = error
     finally:
         ROOMS.n_open -= 1
-        if take_room_back():
-            private.note_plain()
-        else:
-            private.is_plain = False  # so that the next agreement here comes by
+        private.is_plain = False  # so that the next agreement here comes by
+        try:
+            if take_room_back():
+                private.note_plain()
+        except BaseException as error:  # of a signal's handler
+            put_on_top(error, outcome)
+            raise
     if late is not None:
         raise late if outcome is None else put_on_top(late, outcome)
     return outcome

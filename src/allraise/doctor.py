@@ -12,6 +12,7 @@ import platform
 import socket
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from allraise.plain import IS_COMPILED
 from allraise.ranks import RankSet
 from allraise.settings import read_settings
 from allraise.viewer import sanitise
@@ -45,6 +46,7 @@ class Answers(NamedTuple):
     ulfm: bool
     faulthandler: bool
     said_size: int
+    compiled: bool
 
 
 def _ask(mpi: Any) -> Answers:
@@ -70,6 +72,7 @@ def _ask(mpi: Any) -> Answers:
         is_active(),
         faulthandler.is_enabled(),
         max(said, default=1),
+        IS_COMPILED,
     )
 
 
@@ -83,6 +86,10 @@ def _in_common(values: Iterable[object]) -> str:
     parts = [f"{text} (ranks {RankSet(found)})" for text, found in ranks.items()]
     more = len(parts) - MAX_ANSWERS
     return "; ".join(parts[:MAX_ANSWERS]) + (f"; {more} more" if more > 0 else "")
+
+
+def _made(compiled: bool) -> str:  # noqa: FBT001 one question
+    return f"{'compiled' if compiled else 'not compiled'}, Python"
 
 
 def screen(answers: list[Answers], version: str) -> str:
@@ -99,7 +106,10 @@ def screen(answers: list[Answers], version: str) -> str:
     ulfm = all(answer.ulfm for answer in answers)
     settings = read_settings()
     facts = [
-        ("allraise", f"{version}, Python {_in_common(a.python for a in answers)}"),
+        (
+            "allraise",
+            _in_common(f"{version}, {_made(a.compiled)} {a.python}" for a in answers),
+        ),
         ("MPI", _in_common(f"{a.library}, {a.binding}" for a in answers)),
         ("ranks", f"{size} on {len(hosts)} host{'s'[: len(hosts) > 1]}"),
         ("thread level", _in_common(a.level for a in answers)),

@@ -17,6 +17,7 @@ from allraise.errors import PeerFailure
 from allraise.exceptions import CheckpointException
 from allraise.nesting import is_open
 from allraise.parts import is_a, put_on_top
+from allraise.plain import IS_COMPILED, Block
 from allraise.registry import resolve_comm
 from allraise.verdict import place_of
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
-class guard:  # noqa: N801 reads as the block it is
+class guard(Block):  # noqa: N801 reads as the block it is
     """A block that ends alike on every rank: all go on, or all raise.
 
     Collective over comm: every rank enters and leaves it.
@@ -77,7 +78,7 @@ class guard:  # noqa: N801 reads as the block it is
     ) -> None:
         # The region of the entry that has not ended, with a time limit a
         # `TimedRegion`, and this of the entry before: a decorated function recurses.
-        self._entered: tuple[Any, Any] | None = None
+        self._entered = None
         self._timeout = timeout
         self._step = step
         self._comm = comm
@@ -128,6 +129,11 @@ class guard:  # noqa: N801 reads as the block it is
         # Where the outcome is what was raised, that goes on as it is.
         if outcome is not None and outcome is not exc:
             raise outcome
+
+    if not TYPE_CHECKING and IS_COMPILED:
+        # The block's own come first then, and these where more is to be done.
+        _enter, _exit = __enter__, __exit__
+        del __enter__, __exit__
 
     @property
     def comm(self) -> MPI.Intracomm:

@@ -39,20 +39,15 @@ both; without one, only a deadline ends that.
 from __future__ import annotations
 
 from _thread import get_ident  # `threading` takes a millisecond to load
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from allraise.plain import OPEN
 from allraise.registry import forget, registered
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
     from allraise.private import Cell, Opened, Private
-
-# The innermost open region of each thread, by the thread's number. `agreement` stores
-# there itself. Not a `threading.local`: on a core that other ranks have used meanwhile
-# that takes four times as long. A thread that gets the number of one that has ended
-# finds an empty cell, for what that one opened, it closed.
-OPEN: Final[dict[int, Cell]] = {}
 
 
 def cell_here() -> Cell:

@@ -74,7 +74,7 @@ def put_on_top(error: BaseException, exc: BaseException | None) -> BaseException
         if id(last) in below:
             break
         inner = context.__get__(last)
-        if inner is None:
+        if inner is None or id(inner) in below:  # what it replaces comes again in it
             context.__set__(last, exc)
             break
         last = inner

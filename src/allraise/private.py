@@ -16,6 +16,8 @@ from array import array
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from allraise.plain import Side
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -52,7 +54,7 @@ def _never() -> None:
     """Stand in for the reduction where there is nobody to agree with."""
 
 
-class Private:
+class Private(Side):
     """One rank's side of the protocol on one communicator.
 
     Attributes:
@@ -86,6 +88,9 @@ class Private:
             one elsewhere, outermost first.
         is_plain: Whether an agreement here is one Allreduce at most, which no message
             of another kind ends or passes through. From `note_plain`.
+        is_reduced: Whether a compiled block (see `plain`) has done the Allreduce of
+            the region that closes, with no failure here, for `agreement.leave`.
+        tried: What was raised in that, or None.
         group: The group of the communicator.
         lifeboat: A duplicate that is never revoked, under ULFM (see `survivors`).
         last: The token of the last failure and what this rank knows of it.
@@ -98,38 +103,30 @@ class Private:
         "asking",
         "beacon",
         "channel",
-        "closed",
-        "comm",
         "failed_at",
         "gates",
         "group",
         "handle",
         "has_twin",
-        "innermost",
-        "is_plain",
         "last",
         "lifeboat",
         "met_at",
-        "mine",
         "n_failed",
-        "n_within",
         "op",
         "over",
         "rank",
-        "reduce",
         "sent",
-        "settled",
         "size",
         "skips",
         "spooled",
-        "total",
         "wakes",
         "watched",
         "watched_before",
     )
 
     def __init__(self, comm: Any, rank: int, size: int, op: Any = None) -> None:
-        self.wakes = self.asking = self.skips = False
+        self.wakes = self.asking = self.skips = self.is_reduced = False
+        self.tried: BaseException | None = None
         self.over = 0
         self.channel: Any = None
         self.beacon: Any = None

@@ -67,3 +67,18 @@ def read_settings() -> Settings:
         report=os.environ.get("ALLRAISE_REPORT") or None,
         style=style,
     )
+
+
+def is_pure() -> bool:
+    """Tell whether ``ALLRAISE_PURE`` asks for Python alone. Not collective.
+
+    For tests, and to find out whether the compiled part is to blame.
+
+    Raises:
+        ValueError: It is neither 0 nor 1.
+    """
+    pure = os.environ.get("ALLRAISE_PURE") or "0"
+    if pure not in ("0", "1"):
+        msg = f"ALLRAISE_PURE must be 0 or 1, got {pure!r}"
+        raise ValueError(msg)
+    return pure == "1"

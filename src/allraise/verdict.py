@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.exceptions import CheckpointException
 from allraise.parts import is_a
+from allraise.plain import COUNT_BITS, HASHES, PLACE_BITS
 from allraise.private import VECTOR_LENGTH
 
 if TYPE_CHECKING:
@@ -33,11 +34,7 @@ if TYPE_CHECKING:
 _pack_into: Final = struct.Struct(f"={VECTOR_LENGTH}q").pack_into
 
 # In the place: 32 bits of root, one bit of `everywhere`, then minus the depth.
-EVERYWHERE: Final = 1 << 32
-_PLACE_BITS: Final = 33
-
-# A severity that no rank sends: the reduction has not happened yet.
-PENDING: Final = -1
+EVERYWHERE: Final = 1 << (PLACE_BITS - 1)
 
 # Of one who tells where it stands: it does not ask, for all have asked before.
 TOLD: Final = 2
@@ -45,7 +42,6 @@ TOLD: Final = 2
 # Of the number that tells steps apart: 61 bits of hash, to which depth and count
 # are added without reaching the sign bit.
 _HASH_BITS: Final = 61
-_COUNT_BITS: Final = 40
 
 
 def place_of(root: int, *, everywhere: bool) -> int:
@@ -55,7 +51,7 @@ def place_of(root: int, *, everywhere: bool) -> int:
 
 def place_at(depth: int, place: int) -> int:
     """Return the place with the depth."""
-    return place - (depth << _PLACE_BITS)
+    return place - (depth << PLACE_BITS)
 
 
 def write_vector(mine: array[int], *numbers: int) -> None:
@@ -78,7 +74,7 @@ class Verdict(NamedTuple):
     @property
     def depth(self) -> int:
         """The outermost depth at which any rank stands."""
-        return -(self.place >> _PLACE_BITS)
+        return -(self.place >> PLACE_BITS)
 
     @property
     def root(self) -> int:
@@ -91,8 +87,6 @@ class Verdict(NamedTuple):
         return bool(self.place & EVERYWHERE)
 
 
-# A dict and not `functools.lru_cache`, whose call takes longer than all of this.
-_HASHES: Final[dict[Region, int]] = {}
 MAX_HASHES: Final = 1024  # a program may name a step anew each time
 
 
@@ -105,15 +99,15 @@ def _hash_of(region: Region) -> int:
     data = text.encode(errors="surrogatepass")
     digest = hashlib.blake2b(data, digest_size=8).digest()
     number = int.from_bytes(digest, "big") >> (64 - _HASH_BITS)
-    if len(_HASHES) >= MAX_HASHES:
-        _HASHES.clear()
-    _HASHES[region] = number
+    if len(HASHES) >= MAX_HASHES:
+        HASHES.clear()
+    HASHES[region] = number
     return number
 
 
 def step_number(opened: Opened, depth: int) -> int:
     """Return the number that tells a region from others."""
-    return _hash_of(opened[1]) + (depth << _COUNT_BITS) + opened[3]
+    return _hash_of(opened[1]) + (depth << COUNT_BITS) + opened[3]
 
 
 def severity_of(exc: BaseException | None) -> int:
@@ -148,12 +142,12 @@ def succeeds(
     """
     # Sums are enough: the hash of the step is spread, the rest fits beside.
     try:
-        digest = _HASHES[region] + (depth << _COUNT_BITS) + number
+        digest = HASHES[region] + (depth << COUNT_BITS) + number
     except KeyError:
-        digest = _hash_of(region) + (depth << _COUNT_BITS) + number
+        digest = _hash_of(region) + (depth << COUNT_BITS) + number
     mine, total = private.mine, private.total
     # The others are zero: `clean` has seen to that.
-    mine[2] = place - (depth << _PLACE_BITS)
+    mine[2] = place - (depth << PLACE_BITS)
     mine[3] = digest
     mine[4] = -digest
     private.reduce()

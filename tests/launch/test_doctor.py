@@ -3,8 +3,10 @@
 import pytest
 from mpi4py import MPI
 
+import allraise
 import mpirun
 from allraise.doctor import Answers, screen
+from allraise.plain import IS_COMPILED
 
 ANSWERS = Answers(
     host="node1",
@@ -15,6 +17,7 @@ ANSWERS = Answers(
     ulfm=True,
     faulthandler=True,
     said_size=2,
+    compiled=True,
 )
 
 
@@ -31,6 +34,8 @@ def test_one_screen_for_all_ranks():
     assert "ranks         3 on 1 host" in lines
     assert "thread level  multiple" in lines
     assert "ULFM          not active" in lines
+    made = "compiled" if IS_COMPILED else "not compiled"
+    assert f"allraise      {allraise.__version__}, {made}, Python " in text
     assert MPI.Get_library_version().split()[0] in text  # as it calls itself
 
 

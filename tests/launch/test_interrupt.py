@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import mpirun
+from allraise.plain import IS_COMPILED
 
 PROGRAMS = Path(__file__).parent / "programs"
 GROUPS = ["upper", "lower", "p2p", "requests", "derived"]
@@ -137,3 +138,16 @@ def test_the_table_names_every_method_of_mpi4py():
 def test_an_outer_failure_wakes_ranks_in_an_inner_region(n_ranks, way):
     """On a communicator of some of its ranks, which is given up then."""
     assert "ok" in run(n_ranks, "interrupt_nested.py", **way).stdout
+
+
+@pytest.mark.skipif(
+    not IS_COMPILED,
+    reason="a guard in Python can be thrown out before its first line, see sharp-bits",
+)
+@pytest.mark.parametrize("end", ["well", "fails"])
+def test_a_signal_that_comes_as_a_block_ends_leaves_nobody_in_it(end):
+    ended = run(3, "signal_at_end.py", end)
+    agreed = "NoneType" if end == "well" else "CheckpointError"
+    others = "nothing" if end == "well" else "CheckpointError of NoneType"
+    assert f"rank 1: TimeoutError of {agreed}" in ended.stdout, ended.output
+    assert f"rank 2: {others}" in ended.stdout

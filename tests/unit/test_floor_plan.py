@@ -18,7 +18,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
     for floor, names in (
         (0, "damage"),
         (0, "record ranks settings signals values census watchdog completions polling"),
-        (0, "gates standing operations pending alone"),
+        (0, "gates standing operations pending alone plain"),
         (0, "frames bundle lane neighbours"),
         (0, "parts"),
         (0, "moving"),

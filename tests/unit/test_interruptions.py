@@ -16,6 +16,7 @@ from allraise import (
     collect,
     guard,
 )
+from allraise.plain import IS_COMPILED
 from unit import simulated
 
 pytestmark = pytest.mark.usefixtures("simulated_ranks")
@@ -39,6 +40,22 @@ class Interrupted(simulated.SimulatedComm):
             raise KeyboardInterrupt(when)
 
 
+@pytest.fixture(params=["compiled", "in Python"])
+def way(request, monkeypatch):
+    """Both ways a block may go, one after the other."""
+    if request.param == "in Python":
+        go_in_python(monkeypatch)
+    elif not IS_COMPILED:
+        pytest.skip("allraise was installed without a compiler")
+    return request.param
+
+
+def go_in_python(monkeypatch):
+    if IS_COMPILED:
+        monkeypatch.setattr(guard, "__enter__", guard._enter)
+        monkeypatch.setattr(guard, "__exit__", guard._exit)
+
+
 def run(when, fails_on):
     """Run a guarded block on ranks of which rank 1 is interrupted."""
 
@@ -59,6 +76,7 @@ def run(when, fails_on):
     return simulated.World(WORLD_SIZE).run(main)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("fails_on", [(), (0,), (1,), (0, 1, 2)])
 def test_before_the_reduction_it_is_the_ranks_failure(fails_on):
     outcomes = run("before", fails_on)
@@ -70,6 +88,7 @@ def test_before_the_reduction_it_is_the_ranks_failure(fails_on):
     assert "KeyboardInterrupt: before" in str(outcomes[0])
 
 
+@pytest.mark.usefixtures("way")
 def test_before_the_reduction_the_failure_it_hits_is_not_lost():
     outcome = run("before", (1,))[0]
     assert "ValueError: of 1" in str(outcome)
@@ -87,6 +106,7 @@ def test_before_the_reduction_what_was_handed_over_is_not_lost():
     assert "ValueError: handed over" in str(outcomes[0])
 
 
+@pytest.mark.usefixtures("way")
 def test_after_a_reduction_that_went_well_it_goes_on_alone():
     """The others have gone on already: nobody waits for this rank."""
     first, second, third = run("after", ())
@@ -95,6 +115,7 @@ def test_after_a_reduction_that_went_well_it_goes_on_alone():
     assert third is None
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("fails_on", [(0,), (1,), (0, 1, 2)])
 def test_after_a_reduction_that_failed_the_ranks_report_first(fails_on):
     outcomes = run("after", fails_on)
@@ -104,6 +125,7 @@ def test_after_a_reduction_that_failed_the_ranks_report_first(fails_on):
         assert "KeyboardInterrupt" not in str(outcomes[rank])
 
 
+@pytest.mark.usefixtures("way")
 def test_every_program_ends_alike_with_a_rank_interrupted_before_reductions():
     """Random programs, an interrupt at each of the first agreements in turn."""
     for seed in range(120):
@@ -223,7 +245,7 @@ def interrupted_at(place, fails_on):
 
 @pytest.mark.usefixtures("held_back")
 @pytest.mark.parametrize("fails_on", [(), (0,), (1,)])
-def test_wherever_a_handler_raises_the_ranks_end_alike(fails_on):
+def test_wherever_a_handler_raises_the_ranks_end_alike(fails_on, way):
     place, has_raised = 0, True
     limit = sys.getrecursionlimit()
     while has_raised:
@@ -238,7 +260,8 @@ def test_wherever_a_handler_raises_the_ranks_end_alike(fails_on):
             error.add_note(f"at place {place}")
             raise
         assert sys.getrecursionlimit() == limit, f"at place {place}"
-    assert place > (20 if fails_on else 5)  # where it goes well, there are few calls
+    # Where it goes well, there are few calls, and in a compiled block next to none.
+    assert place > (20 if fails_on else 2 if way == "compiled" else 5)
 
 
 def in_a_block(comm):
@@ -260,8 +283,11 @@ ENDS = {
 
 
 @pytest.mark.parametrize(("end", "exc", "begins"), ENDS.values(), ids=ENDS)
-def test_a_handler_that_raises_as_the_end_begins_is_a_failure(end, exc, begins):
+def test_a_handler_that_raises_as_the_end_begins_is_a_failure(
+    end, exc, begins, monkeypatch
+):
     """With no guard around, in whose end the others would meet that rank."""
+    go_in_python(monkeypatch)
 
     def raise_there(frame, event, _argument):
         if event == "call" and frame.f_code.co_name == begins:
@@ -289,6 +315,46 @@ def test_a_handler_that_raises_as_the_end_begins_is_a_failure(end, exc, begins):
         assert outcome.ranks == ((1,) if exc is None else (0, 1, 2))
     assert "KeyboardInterrupt: now" in str(outcomes[0])
     assert exc is None or str(outcomes[0]).count("handed over") == WORLD_SIZE
+
+
+@pytest.mark.usefixtures("held_back")
+@pytest.mark.skipif(not IS_COMPILED, reason="no code in Python can be without a place")
+@pytest.mark.parametrize("is_failing", [False, True])
+def test_a_compiled_block_leaves_no_place_before_its_agreement(is_failing):
+    """Where a handler raises at all, it is the rank's failure, or raises behind."""
+    place, has_raised = 0, True
+    while has_raised:
+        place += 1
+        handler = Handler(place)
+
+        def main(comm, handler=handler):
+            block = guard(comm, "block")
+            try:
+                with block:
+                    if comm.rank == 1:
+                        sys.setprofile(handler)
+                    if is_failing:
+                        raise ValueError(f"of {comm.rank}")
+            except BaseException as error:
+                outcome = error
+            else:
+                outcome = None
+            finally:
+                sys.setprofile(None)
+            agree(None, comm, "after")
+            assert not comm.private.depth
+            return outcome
+
+        outcomes = simulated.World(WORLD_SIZE).run(main)
+        has_raised = handler.has_raised
+        if type(outcomes[1]) is KeyboardInterrupt:  # all had met before
+            outcomes[1] = outcomes[1].__context__
+        for rank, outcome in enumerate(outcomes):
+            if is_failing:
+                assert outcome.ranks == (0, 1, 2), f"rank {rank} at place {place}"
+            else:
+                assert outcome is None
+    assert place > (20 if is_failing else 0)
 
 
 def test_a_handler_that_raises_as_a_rank_asks_to_be_woken_leaves_nothing_behind():

@@ -119,7 +119,7 @@ def without_kinds(monkeypatch):
         return real(region if isinstance(region, str) else region[0])
 
     monkeypatch.setattr(verdict, "_hash_of", by_name)
-    monkeypatch.setattr(verdict, "_HASHES", {})
+    verdict.HASHES.clear()
 
 
 def run_until(found, players):

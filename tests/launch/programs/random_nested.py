@@ -138,9 +138,11 @@ class Player:
 
 def watch(player_of):
     """Have every agreement written down by the player."""
-    real = agreement.leave
+    real, real_exit = agreement.leave, allraise.guard.__exit__
+    left = {}  # by identity: they stay alive, so no other has it
 
     def leave(opened, exc, place, **refused):
+        left[id(opened)] = opened
         private = opened[0]
         is_settled, n_failed = private.settled is not None, private.n_failed
         asks = private.asking
@@ -153,6 +155,15 @@ def watch(player_of):
 
     for module in ("agreement", "guard"):
         sys.modules[f"allraise.{module}"].leave = leave
+
+    def exit_(self, *exc_info):
+        entered = self._entered
+        real_exit(self, *exc_info)
+        if self._timeout is None and id(opened := entered[0]) not in left:
+            # A compiled block, which needed no `leave`: all went well.
+            player_of().note(opened[0], None, None, agreed=True)
+
+    allraise.guard.__exit__ = exit_
 
 
 def check(ledgers):

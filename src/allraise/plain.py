@@ -1,0 +1,84 @@
+"""The way of a block in which nobody fails.
+
+Owns what such a block touches, and nothing else: of a rank's side of the protocol
+(`Side`), of a guard (`Block`), of threads and of steps. What is done with it is told
+by `agreement`. Twice there is one of each:
+
+    here      plain classes; a guard does all in Python
+    _plain    the same ones, compiled from _plain.c where there was a compiler at
+              install: a `Block` enters and exits by itself, as long as nothing is
+              special, and calls `guard` where something is
+
+The compiled ones take half as long, and leave a signal's handler no place between the
+block and its agreement. `ALLRAISE_PURE=1` does without. Not collective.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from allraise.settings import is_pure
+
+if TYPE_CHECKING:
+    from allraise.private import Cell, Private, Region
+
+# The innermost open region of each thread, by the thread's number. Not a
+# `threading.local`: on a core that other ranks have used meanwhile that takes four
+# times as long. A thread that gets the number of one that has ended finds an empty
+# cell, for what that one opened, it closed.
+OPEN: dict[int, Cell] = {}
+
+# The number of each step seen. A dict and not `functools.lru_cache`, whose call takes
+# longer than all of this.
+HASHES: dict[Region, int] = {}
+
+# Where in its place in the vector the depth stands; see `verdict`.
+PLACE_BITS: Final = 33
+
+# Of the number that tells steps apart: above the count, the depth.
+COUNT_BITS: Final = 40
+
+# A severity that no rank sends: the reduction has not happened yet.
+PENDING: Final = -1
+
+
+class Side:
+    """What a plain block touches of a rank's side; `Private` tells what each is."""
+
+    __slots__ = (
+        "closed",
+        "comm",
+        "innermost",
+        "is_plain",
+        "is_reduced",
+        "mine",
+        "n_within",
+        "reduce",
+        "settled",
+        "total",
+        "tried",
+    )
+
+
+class Block:
+    """What a plain block touches of a guard, which tells what each is."""
+
+    __slots__ = ("_entered", "_place", "_private", "_step", "_timeout")
+
+    _entered: tuple[Any, Any] | None
+    _place: int
+    _private: Private | None
+    _step: str
+    _timeout: float | None
+
+
+IS_COMPILED = False
+
+if not TYPE_CHECKING and not is_pure():
+    with suppress(ImportError):
+        from allraise import _plain
+
+        OPEN, HASHES = _plain.OPEN, _plain.HASHES
+        Block, Side = _plain.Block, _plain.Side
+        IS_COMPILED = True
