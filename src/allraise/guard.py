@@ -86,7 +86,12 @@ class guard(Block):  # noqa: N801 reads as the block it is
         self._private = checked_before(comm, step, root, everywhere, timeout)
         if self._private is None:
             arguments = check_arguments(
-                comm, step, root=root, everywhere=everywhere, timeout=timeout
+                comm,
+                step,
+                root=root,
+                everywhere=everywhere,
+                timeout=timeout,
+                is_decoration=True,
             )
             self._place = place_of(arguments.root, everywhere=everywhere)
             self._timeout = arguments.timeout
@@ -146,7 +151,7 @@ class guard(Block):  # noqa: N801 reads as the block it is
         the guard's communicator, and its messages are its own.
 
         Raises:
-            CheckpointException: A rank had failed before the first use.
+            PeerFailure: A rank had failed before the first use.
             RuntimeError: Outside of the block, or MPI has no communicator left.
         """
         if self._entered is None:
@@ -160,7 +165,7 @@ class guard(Block):  # noqa: N801 reads as the block it is
             return communicator_of_one(resolve_comm(self._comm))
         from allraise.interruptible import communicator
 
-        wake_from_now_on(private)
+        wake_from_now_on(private, "g.comm")
         return communicator(private.channel)
 
     def __call__(self, function: F) -> F:

@@ -77,6 +77,7 @@ class Private(Side):
         wakes: Whether a failing rank wakes its peers here; every rank knows it
             alike (see `agreement.wake_from_now_on`).
         asking: Whether the innermost region is this rank's request for that.
+        asks_for: What the user has called for that, if anything.
         channel: What wakes those blocked on ``g.comm`` (see `channel`, `ulfm`).
         beacon: The channel by messages, the same one but under ULFM.
         gates: The agreements as numbered gates, for those nested in a region on
@@ -101,6 +102,7 @@ class Private(Side):
 
     __slots__ = (
         "asking",
+        "asks_for",
         "beacon",
         "channel",
         "failed_at",
@@ -128,6 +130,7 @@ class Private(Side):
         self.wakes = self.asking = self.skips = self.is_reduced = False
         self.tried: BaseException | None = None
         self.over = 0
+        self.asks_for = ""
         self.channel: Any = None
         self.beacon: Any = None
         self.gates: Gates | None = None

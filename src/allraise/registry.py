@@ -7,6 +7,7 @@ ends.
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,12 @@ def after_the_end() -> ValueError | None:
     state = "has been finalized" if MPI.Is_finalized() else "is not initialized"
     msg = f"MPI {state}: ranks can agree only between MPI_Init and MPI_Finalize"
     return ValueError(msg)
+
+
+def is_not_started() -> bool:
+    """Tell whether the program has not started MPI. Not collective."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    return mpi is None or not mpi.Is_initialized()
 
 
 _keyval: int | None = None

@@ -3,8 +3,8 @@
 Owns `CollectiveSteps`. The semantics are those of ``_DistWrapper`` of
 ``torch.distributed.checkpoint.utils`` (PyTorch 2.13). Where that deadlocks or
 loses the error (a value that cannot be pickled, a reduce list of the wrong
-length, a map that returns a wrapped pair), this raises the right
-`CheckpointException` on every rank.
+length), this raises the right `CheckpointException` on every rank. A wrapped pair
+that a map returns is a value here, and no failure.
 
 Each step is a row of regions, each closed by an agreement, so that values move
 only when every rank is known to have its bytes ready. ``all_reduce``, where only
@@ -58,9 +58,10 @@ class CollectiveSteps:
     def __init__(
         self, comm: MPI.Intracomm | None = None, coordinator_rank: int = 0
     ) -> None:
-        arguments = check_arguments(comm, "", root=coordinator_rank)
+        name = "coordinator_rank"
+        arguments = check_arguments(comm, "", root=coordinator_rank, root_name=name)
         self._comm = comm
-        self._begin(locate(comm, arguments.root), arguments.root)
+        self._begin(locate(comm, arguments.root, root_name=name), arguments.root)
 
     def _begin(self, private: Private, coordinator_rank: int) -> None:
         self._private = private
