@@ -46,6 +46,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *innermost, *settled, *comm, *reduce, *mine, *total, *tried;
     long long n_within;
+    unsigned long thread;
     char is_plain, closed, is_reduced;
 } Side;
 
@@ -122,6 +123,7 @@ static PyMemberDef Side_members[] = {
     OBJECT(Side, total, "total"),
     OBJECT(Side, tried, "tried"),
     {"n_within", T_LONGLONG, offsetof(Side, n_within), 0, NULL},
+    {"thread", T_ULONG, offsetof(Side, thread), 0, NULL},
     BOOL(Side, is_plain),
     BOOL(Side, closed),
     BOOL(Side, is_reduced),
@@ -184,6 +186,7 @@ open_plain(Block *self)
     PyList_SET_ITEM(cell, 0, opened);
     Py_DECREF(old);
     side->n_within = 0;
+    side->thread = PyThread_get_thread_ident();
     return 1;
 }
 

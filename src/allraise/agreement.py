@@ -73,8 +73,9 @@ def enter(private: Private, region: Region, *, looks: bool = True) -> Opened:
         BaseException: The outcome of a failure further out that is settled,
             while this rank is on its way there. It opens nothing.
     """
+    thread = get_ident()
     try:
-        cell = OPEN[get_ident()]
+        cell = OPEN[thread]
     except KeyError:
         cell = cell_here()
     settled = private.settled
@@ -91,6 +92,7 @@ def enter(private: Private, region: Region, *, looks: bool = True) -> Opened:
     # it is open, or it is not.
     private.innermost = cell[0] = opened
     private.n_within = 0
+    private.thread = thread
     if is_nested:
         note_nested(private)
     if private.watched and looks:

@@ -56,6 +56,7 @@ class Side:
         "n_within",
         "reduce",
         "settled",
+        "thread",
         "total",
         "tried",
     )

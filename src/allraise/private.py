@@ -12,6 +12,7 @@ issue 784), which deadlocks with a thread that holds it elsewhere.
 
 from __future__ import annotations
 
+from _thread import get_ident  # `threading` takes a millisecond to load
 from array import array
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,7 @@ class Private(Side):
         size: Its size.
         innermost: The region here that was opened last and is open still.
         n_within: How many regions were entered within that one so far.
+        thread: The number of the thread that opened a region here last.
         spooled: Whether a failure is written down that the peers do not know yet.
         sent: Messages of the failure path that may be under way yet.
         settled: The depth at which a failure was agreed, and the exception that
@@ -149,6 +151,7 @@ class Private(Side):
         self.handle = 0
         self.innermost: Opened | None = None
         self.n_within = 0
+        self.thread = get_ident()
         self.settled: tuple[int, BaseException] | None = None
         self.sent: list[MPI.Request] = []
         self.n_failed = 0
