@@ -442,6 +442,7 @@ PyInit__plain(void)
         || PyModule_AddType(made, &Block_Type) < 0
         || PyModule_AddObjectRef(made, "OPEN", OPEN) < 0
         || PyModule_AddObjectRef(made, "HASHES", HASHES) < 0
+        || PyModule_AddIntMacro(made, LENGTH) < 0
         || PyModule_AddIntMacro(made, PLACE_BITS) < 0
         || PyModule_AddIntMacro(made, COUNT_BITS) < 0
         || PyModule_AddIntMacro(made, PENDING) < 0) {

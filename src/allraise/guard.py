@@ -122,7 +122,10 @@ class guard(Block):  # noqa: N801 reads as the block it is
         exc: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        entered, self._entered = self._entered  # type: ignore[misc] # by __enter__
+        if self._entered is None:
+            msg = "this guard was not entered, so it cannot be left"
+            raise RuntimeError(msg)
+        entered, self._entered = self._entered
         close = leave if self._timeout is None else self._deadline.close_timed
         try:
             outcome = close(entered, exc, self._place)
