@@ -17,8 +17,9 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
     (floor, frozenset(names.split()))
     for floor, names in (
         (0, "damage"),
-        (0, "record ranks settings signals values census watchdog completions polling"),
+        (0, "record ranks settings signals values census watchdog completions"),
         (0, "gates standing operations pending alone plain"),
+        (0, "polling"),
         (0, "frames bundle lane neighbours"),
         (0, "parts"),
         (0, "moving"),

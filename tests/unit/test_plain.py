@@ -46,7 +46,7 @@ def test_what_is_no_answer_is_refused(text, monkeypatch):
 
 
 @compiled
-@pytest.mark.parametrize("name", ["PLACE_BITS", "COUNT_BITS", "PENDING"])
+@pytest.mark.parametrize("name", ["PLACE_BITS", "COUNT_BITS", "PENDING", "N_LOOKS"])
 def test_numbers_are_written_down_alike(name):
     from allraise import _plain
 
