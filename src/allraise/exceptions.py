@@ -51,20 +51,32 @@ class Agreed(NamedTuple):
 
 
 class CheckpointException(BaseException):
-    """At least one rank failed; raised on every rank of the communicator.
+    """At least one rank failed; every rank of the communicator raises it.
 
-    On the root it holds every rank's exception and stack. On another rank it
-    holds that rank's own, and of the others the type and the first line of the
-    message, unless all asked for ``everywhere=True``. ``__cause__`` is this
-    rank's own exception, if it had one.
+    Raised by `guard`, `agree` and `CollectiveSteps`::
 
-    Constructed where every failure is an `Exception`, the object is a
-    `CheckpointError`, which ``except Exception`` catches.
+        except allraise.CheckpointException as failure:  # on every rank
+            if comm.rank == 0:
+                print(failure.report)
+
+    The root's holds every rank's exception and stack. That of another rank holds its
+    own exception, and the type and first line of the message of the others; with
+    ``everywhere=True``, and from `CollectiveSteps`, every rank's holds everything.
+    ``ranks`` and ``step`` are the same on every rank: decide by these what to do
+    next. ``__cause__`` is this rank's own exception, live, if it had one.
+
+    It is a `BaseException`, as in PyTorch. Where every failure is an `Exception`, the
+    object is a `CheckpointError`, which ``except Exception`` catches too. ``str()`` is
+    PyTorch's text: ``CheckpointException ranks:dict_keys([2])``, then a traceback for
+    each failed rank.
 
     Args:
         msg: The step that failed.
-        failures: For each failed rank the exception and its stack summary (or
-            None), as `wrap_exception` makes them.
+        failures: For each failed rank its exception and stack summary (or None), as
+            `wrap_exception` makes them.
+
+    Raises:
+        TypeError: An argument is of the wrong kind.
     """
 
     def __new__(cls, msg: str, failures: Mapping[int, WrappedException]) -> Self:
@@ -176,10 +188,10 @@ class CheckpointException(BaseException):
 
     @property
     def failures(self) -> dict[int, WrappedException]:
-        """For each failed rank, ascending, its exception and its stack.
+        """For each failed rank, ascending, its exception and its stack summary.
 
         An exception that could not travel is a `RemoteError` with its type and
-        message.
+        message. So is that of another rank where this rank knows no more.
         """
         if self._failures is None:
             own = self._agreed.rank if self._agreed and self._live else -1
@@ -196,7 +208,7 @@ class CheckpointException(BaseException):
 
     @property
     def bundle(self) -> Bundle:
-        """The failures as they travel and as reports read them."""
+        """The failures in the form that travels; for reports, not for users."""
         if self._bundle is None:
             self._bundle = self._bundle_of_pairs(objects=False)
         return self._bundle
@@ -209,7 +221,7 @@ class CheckpointException(BaseException):
 
     @property
     def report(self) -> Report:
-        """All that is known, to be shown in groups or saved."""
+        """All that this rank knows of the failure: print it, or ``save(path)`` it."""
         if self._report is None:
             from allraise.report import Report
 
@@ -217,14 +229,14 @@ class CheckpointException(BaseException):
         return self._report
 
     def exception_group(self) -> BaseExceptionGroup[Any]:
-        """Return the failures as a group, for ``except*`` and group-aware tools.
+        """Return the failures as a group, for ``except*`` and tools that know groups.
 
-        Not collective. Each call makes new objects: the exceptions in
-        ``failures`` are left as they are.
+        Not collective. Each call makes new objects and leaves the exceptions in
+        ``failures`` as they are.
 
         Returns:
-            One leaf a rank, with a rebuilt ``__traceback__`` (file, line and
-            function; no locals) and a note that tells rank, host and process.
+            One leaf for each failed rank, with a rebuilt ``__traceback__`` (file, line
+            and function; no local variables) and a note of rank, host and process.
 
         Raises:
             ValueError: There is no failure: a group cannot be empty.
@@ -293,7 +305,11 @@ class CheckpointException(BaseException):
 
 
 class CheckpointError(CheckpointException, Exception):
-    """A `CheckpointException` of nothing but `Exception`: the ordinary case."""
+    """A `CheckpointException` in which every failure is an `Exception`.
+
+    The ordinary case: made by itself where no rank raised a ``KeyboardInterrupt``,
+    ``SystemExit`` or other `BaseException`. ``except Exception`` catches it.
+    """
 
 
 _public: type[BaseException]
