@@ -23,6 +23,10 @@
 #include <string.h>
 #include <structmember.h>
 
+/* Raised with each change that plain.py must know of: an editable install may hold a
+   module of another day. */
+#define REVISION 1
+
 /* Of the vector that is reduced; `verdict` says what its numbers are. */
 enum { LENGTH = 8, SEVERITY = 0, PLACE = 2, DIGEST = 3, MINUS_DIGEST = 4 };
 #define PLACE_BITS 33
@@ -485,6 +489,7 @@ PyInit__plain(void)
         || PyModule_AddType(made, &Block_Type) < 0
         || PyModule_AddObjectRef(made, "OPEN", OPEN) < 0
         || PyModule_AddObjectRef(made, "HASHES", HASHES) < 0
+        || PyModule_AddIntMacro(made, REVISION) < 0
         || PyModule_AddIntMacro(made, LENGTH) < 0
         || PyModule_AddIntMacro(made, N_LOOKS) < 0
         || PyModule_AddIntMacro(made, PLACE_BITS) < 0

@@ -108,13 +108,17 @@ def begin_gate(start: Callable[[], MPI.Request], watched: list[MPI.Request]) -> 
     return False
 
 
+# Of the compiled part. In an editable install it may be of another day.
+REVISION: Final = 1
+
 IS_COMPILED = False
 
 if not TYPE_CHECKING and not is_pure():
     with suppress(ImportError):
         from allraise import _plain
 
-        OPEN, HASHES = _plain.OPEN, _plain.HASHES
-        Block, Side = _plain.Block, _plain.Side
-        begin_gate = _plain.begin_gate
-        IS_COMPILED = True
+        if getattr(_plain, "REVISION", 0) == REVISION:
+            OPEN, HASHES = _plain.OPEN, _plain.HASHES
+            Block, Side = _plain.Block, _plain.Side
+            begin_gate = _plain.begin_gate
+            IS_COMPILED = True
