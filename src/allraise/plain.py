@@ -9,7 +9,7 @@ by `agreement`. Twice there is one of each:
               install: a `Block` enters and exits by itself, as long as nothing is
               special, and calls `guard` where something is
 
-The compiled ones take half as long, and leave a signal's handler no place between the
+The compiled ones take a third of the time, and leave a signal's handler no place between the
 block and its agreement. `ALLRAISE_PURE=1` does without. Not collective.
 """
 
