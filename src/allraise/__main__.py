@@ -41,7 +41,7 @@ def _rank_set(text: str) -> RankSet:
 
 
 def _report_path(text: str) -> str:
-    from allraise.publishing import check_path
+    from allraise.paths import check_path
 
     try:
         return check_path(text)
@@ -79,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
         "--report",
         type=_report_path,
         metavar="PATH",
-        help="the report file; {jobid}, {step} and {time} are filled in "
-        "(ALLRAISE_REPORT; allraise-{jobid}.json)",
+        help="the report file; {jobid}, {step} and {time} are filled in, folders that "
+        "are missing are made (ALLRAISE_REPORT; allraise-{jobid}.json)",
     )
     _add_style(run)
     show = commands.add_parser(
@@ -139,27 +139,27 @@ def _run(
     program: tuple[str, ...],
     settings: Settings,
 ) -> None:
-    from allraise.publishing import DEFAULT_PATH, check_path
+    from allraise.paths import DEFAULT_PATH
 
     program = _checked_program(program, parser.error)
     if options.timeout is not None:
         os.environ["ALLRAISE_TIMEOUT"] = str(options.timeout)  # for its guards
     path = options.report or settings.report or DEFAULT_PATH
     try:
-        check_path(path)
-    except ValueError as error:
-        parser.error(f"ALLRAISE_REPORT: {error}")
-    try:
         from mpi4py import MPI  # noqa: F401 may fail, and says why
     except (ImportError, RuntimeError) as error:
         parser.exit(1, f"allraise run: MPI cannot be started: {error}\n")
+    from allraise.beside import NoFolderError
     from allraise.launcher import Options, run
 
     if program[0] in ("-m", "-c") and not sys.flags.safe_path:
         # As `python -m` does it; the console script has its own folder there.
         sys.path[0] = str(Path.cwd()) if program[0] == "-m" else ""
     style = options.style or settings.style
-    run(Options(program, options.grace, path, style))
+    try:
+        run(Options(program, options.grace, path, style))
+    except NoFolderError as error:
+        parser.error(str(error))
 
 
 def main() -> None:

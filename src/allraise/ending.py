@@ -67,7 +67,8 @@ def publish_last(
 
 
 def _report(title: str, report: Report) -> tuple[str, str]:
-    from allraise.publishing import default_style, expand_path, job_id, save_somewhere
+    from allraise.paths import expand_path, job_id
+    from allraise.publishing import default_style, save_somewhere
     from allraise.settings import read_settings
 
     settings = read_settings()

@@ -15,33 +15,24 @@ import atexit
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from allraise.beside import make_carrier, make_spool
 from allraise.bundle import Bundle
-from allraise.carrier import FileCarrier, MessageCarrier
 from allraise.collector import OWN, PARTIAL, WHOLE, Outcome
 from allraise.ending import abort_job, end_process, report_to
 from allraise.exits import exit_now, watch_exits
 from allraise.neighbours import end_with_launcher
 from allraise.parts import is_a
-from allraise.publishing import (
-    DEFAULT_PATH,
-    default_style,
-    expand_path,
-    job_id,
-    save_somewhere,
-    write_error_stream,
-)
+from allraise.paths import DEFAULT_PATH, expand_path, job_id
+from allraise.publishing import default_style, save_somewhere, write_error_stream
 from allraise.record import Link, Record
 from allraise.registry import resolve_comm
 from allraise.report import Report
 from allraise.signals import NEVER_RAISE
-from allraise.spool import Spool, folder_for_job, usable_folder, use
 from allraise.ulfm import is_active
 from allraise.uncaught import (
     agreed_in,
@@ -55,7 +46,6 @@ from allraise.viewer import sanitise
 from allraise.witness import MAX_EXTRAS, Witness
 
 if TYPE_CHECKING:
-    from allraise.carrier import Carrier
     from allraise.exceptions import CheckpointException
 
 # The other ranks are ended by the launcher; this one must not outlive it.
@@ -88,39 +78,16 @@ class _Job:
         # helper threads may not.
         self.tolerant = self.size > 1 and is_active()
         self.end = _record("finished", "finished")
-        self.spool = self._make_spool()
+        self.spool = make_spool(comm, options.report)
         report_to(options.report, options.style)  # of guards that end the job
         self._masks = threading.local()  # the signal mask, of a thread that forks
         self.witness = Witness(
-            self._carrier(),
+            make_carrier(comm, options.report, threads_may_call=self.threads_may_call),
             options.grace_s,
             self.publish,
             self.end_job,
             (lambda code: end_process(shell_code(code))) if self.tolerant else None,
         )
-
-    def _make_spool(self) -> Spool:
-        """Choose the folder for what dying ranks leave. Collective over comm."""
-        told = ""
-        if self.rank == 0:
-            folder, line = usable_folder(folder_for_job(self.options.report))
-            write_error_stream(line)
-            told = str(folder)
-        spool = Spool(Path(self.comm.bcast(told, 0)), self.rank, self.size)
-        use(spool)
-        return spool
-
-    def _carrier(self) -> Carrier:
-        """Make what carries between helper threads. Collective over comm."""
-        if self.threads_may_call:
-            return MessageCarrier(self.comm)
-        # Beside the report, where all ranks are likely to see it.
-        folder = Path(self.options.report).expanduser().parent.absolute()
-        if not os.access(folder, os.W_OK):
-            folder = Path(tempfile.gettempdir())
-        name = f".allraise-{self.pid}-{time.time_ns():x}"
-        name = self.comm.bcast(str(folder / name) if self.rank == 0 else "", 0)
-        return FileCarrier(Path(name), self.rank, self.size)
 
     # -- the outcome -------------------------------------------------------------
 
@@ -307,6 +274,8 @@ def run(options: Options) -> None:
     duplicated; not collective afterwards.
 
     Raises:
+        NoFolderError: There is no folder for what the ranks leave; on every rank,
+            before the program runs.
         SystemExit: As the program has raised it, where that is no failure; on a
             job of one rank also with the code of the failure.
     """

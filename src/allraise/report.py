@@ -22,6 +22,7 @@ from allraise.grouping import Group, group_records
 from allraise.ranks import RankSet
 from allraise.record import CAUSES, Frame, Link, Origin, Record
 from allraise.settings import STYLES
+from allraise.storing import write_file
 from allraise.tree import show_tree
 from allraise.viewer import head_of, show_groups, show_ranks
 
@@ -145,6 +146,8 @@ class Report:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the report file, whole or not at all.
 
+        What is no regular file, a device or a FIFO, is written into.
+
         Not collective: call it on the root, or on any rank that holds what it
         wants to save.
 
@@ -154,20 +157,7 @@ class Report:
         Raises:
             OSError: It cannot be written; a file that was there is unharmed.
         """
-        target = Path(path)
-        text = json.dumps(self.to_dict(), indent=1)
-        # Not tempfile, whose files only their owner can read: reports are shown.
-        name = target.parent / f".{target.name[:100]}.{os.getpid()}-{time.time_ns()}"
-        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            name.replace(target)
-        except BaseException:
-            name.unlink(missing_ok=True)
-            raise
+        write_file(Path(path), json.dumps(self.to_dict(), indent=1))
 
 
 def _spread_of(bundle: Bundle) -> dict[str, Any] | None:

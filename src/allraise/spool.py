@@ -22,14 +22,12 @@ import os
 import re
 import shutil
 import signal
-import tempfile
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from allraise.bundle import Bundle
-from allraise.publishing import expand_path, job_id
+from allraise.paths import expand_path, folder_for, job_id
 from allraise.ranks import RankSet
 from allraise.record import DIED, Link, Origin, Record
 from allraise.report import Report, load_report
@@ -39,6 +37,7 @@ from allraise.stall import parse_stacks, take_signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 _NAME = re.compile(r"rank-(\d+)\.(json|txt)")
 _HEAD = re.compile(r"rank \d+ on (\S*), pid (\d+), signal (\d+) *\n")
@@ -58,11 +57,6 @@ def folder_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.d")
 
 
-def folder_for_job(template: str) -> Path:
-    """Return the folder for a report whose step is not known yet."""
-    return folder_of(expand_path(template, "", job_id(os.environ))).absolute()
-
-
 class Spool:
     """One rank's part of the folder. Not collective. Never raises.
 
@@ -70,10 +64,15 @@ class Spool:
         folder: The same on all ranks; made when it is needed.
         rank: In ``COMM_WORLD``.
         size: Of ``COMM_WORLD``.
+        there: The parent that was there before: the empty ones below it were made
+            with the folder, and are removed with it. None to leave them.
     """
 
-    def __init__(self, folder: Path, rank: int, size: int) -> None:
+    def __init__(
+        self, folder: Path, rank: int, size: int, there: Path | None = None
+    ) -> None:
         self.folder = folder
+        self._there = there or folder.parent
         self.rank, self.size = rank, size
         self._crash_file: Any = None
         self._is_enabler = False
@@ -89,7 +88,7 @@ class Spool:
                 in C, whoever holds the GIL.
         """
         with suppress(OSError, RuntimeError):
-            self.folder.mkdir(exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._crash_file = self._path("txt").open("wb", buffering=0)
             number = take_signal()
             faulthandler.register(number, self._crash_file)
@@ -105,7 +104,7 @@ class Spool:
     def keep(self, step: str, bundle: Bundle) -> None:
         """Write down what this rank knows."""
         with suppress(Exception):
-            self.folder.mkdir(exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             report = Report.here(step, bundle, self.size)
             part = self.folder / f".rank-{self.rank}"
             # Not Report.save, which waits for the disk: the process may die, the
@@ -119,6 +118,10 @@ class Spool:
             self._path("json").unlink(missing_ok=True)
             if self._crash_file is None:
                 self.folder.rmdir()  # by the last one
+                for parent in self.folder.parents:
+                    if parent == self._there:
+                        break
+                    parent.rmdir()
 
     def clear(self) -> None:
         """Leave nothing: this rank has come to a good end."""
@@ -174,7 +177,7 @@ _current: Spool | None = None
 
 
 def use(spool: Spool) -> None:
-    """Have guards use this one, whatever the environment says."""
+    """Have guards use this one, whatever the environment says. Not collective."""
     global _current  # noqa: PLW0603 one a process, or none
     _current = spool
 
@@ -182,16 +185,18 @@ def use(spool: Spool) -> None:
 def current() -> Spool | None:
     """Return this process's; made where ``ALLRAISE_REPORT`` is set.
 
-    Not collective. None if nobody has asked for a report.
+    Not collective. None if nobody has asked for a report,
+    or nothing can be kept beside it.
     """
     if _current is None:
         template = read_settings().report
-        if template:
+        path = expand_path(template or "", "", job_id(os.environ))
+        if template and folder_for(path) is not None:
             from allraise.registry import resolve_comm
 
             world = resolve_comm(None)
             rank, size = world.Get_rank(), world.Get_size()
-            use(Spool(folder_for_job(template), rank, size))
+            use(Spool(folder_of(path).absolute(), rank, size))
     return _current
 
 
@@ -205,14 +210,6 @@ def remove_current() -> None:
     """Remove the folder: the report has been written. Not collective."""
     if _current is not None:
         _current.remove()
-
-
-def usable_folder(folder: Path) -> tuple[Path, str]:
-    """Return a folder that can be made, and a line that says so if it is another."""
-    if os.access(folder.parent, os.W_OK):
-        return folder, ""
-    other = Path(tempfile.gettempdir()) / f"{folder.name}-{os.getpid()}"
-    return other, f"allraise: what dying ranks leave goes to {other}\n"
 
 
 def load_spool(folder: Path) -> Report:

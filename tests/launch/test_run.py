@@ -275,12 +275,89 @@ def test_a_module_and_a_command_can_be_run(tmp_path):
 
 
 def test_a_report_that_cannot_be_written_there_is_written_elsewhere(run, tmp_path):
-    missing = tmp_path / "no such folder" / "report.json"
-    ended = run("one", options=["--report", str(missing)])
+    (tmp_path / "file").touch()
+    ended = run("one", options=["--report", str(tmp_path / "file" / "report.json")])
     line = next(x for x in ended.stderr.splitlines() if x.startswith("report: "))
-    assert "not where asked: FileNotFoundError" in line
+    assert "not where asked: NotADirectoryError" in line
+    assert f"'{tmp_path / 'file'}')" in line
     saved = Path(line.removeprefix("report: ").partition(" (not")[0])
     assert allraise.load_report(saved).failed_ranks.first == 1
+
+
+@pytest.mark.parametrize("level", ["multiple", "serialized"])
+def test_the_folders_of_the_report_are_made(run, tmp_path, level):
+    """Also by files, which carry it below THREAD_MULTIPLE."""
+    path = tmp_path / "not" / "there" / "report.json"
+    env = {"MPI4PY_RC_THREAD_LEVEL": level}
+    ended = run("one", options=["--report", str(path)], env=env)
+    assert f"report: {path}\n" in ended.stderr
+    assert "dying ranks" not in ended.stderr
+    assert kinds(path)[1] == FAILED
+    assert list(path.parent.iterdir()) == [path]
+    assert list(tmp_path.iterdir()) == [tmp_path / "not"]
+
+
+def test_a_job_that_ends_well_makes_no_folder_for_its_report(run, tmp_path):
+    path = tmp_path / "not" / "there" / "report.json"
+    assert run("nothing", options=["--report", str(path)]).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fifo_gets_the_report_and_stays_one(run, tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        ended = run("one", options=["--report", str(fifo)])
+        got = os.read(reader, 1_000_000)
+    finally:
+        os.close(reader)
+    assert f"report: {fifo}\n" in ended.stderr
+    assert json.loads(got)["format"] == "allraise-report"
+    assert fifo.is_fifo()
+
+
+def test_a_report_to_standard_output_is_printed(run):
+    ended = run("one", options=["--report", "/dev/stdout"])
+    assert "report: /dev/stdout\n" in ended.stderr
+    begin = ended.stdout.index('{\n "format": "allraise-report"')
+    assert json.JSONDecoder().raw_decode(ended.stdout[begin:])[0]["size"] == 3
+
+
+FAILS_ALONE = """
+import allraise.beside
+from allraise.__main__ import main
+
+def fail(path):
+    raise FileNotFoundError("the folder of the process is gone")
+
+allraise.beside.folder_for = fail
+main()
+"""
+
+
+@pytest.mark.parametrize("level", ["multiple", "serialized"])
+def test_what_rank_0_chooses_alone_fails_on_every_rank(level, tmp_path):
+    env = {"MPI4PY_RC_THREAD_LEVEL": level}
+    command = ["-c", FAILS_ALONE, "run", JOB, "nothing"]
+    ended = mpirun.run(2, command, deadline_s=DEADLINE_S, env=env, cwd=tmp_path)
+    assert not ended.timed_out, ended.output
+    assert ended.returncode == 2, ended.output
+    text = "no folder for what dying ranks leave: FileNotFoundError: the folder of the"
+    assert ended.stderr.count(text) == 2
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("path", [".", "./", "/", "folder"])
+def test_a_folder_in_place_of_the_report_is_refused_on_every_rank(tmp_path, path):
+    """Where rank 0 alone raised, the others waited in a broadcast."""
+    (tmp_path / "folder").mkdir()
+    command = ["-m", "allraise", "run", "--report", path, JOB, "nothing"]
+    ended = mpirun.run(2, command, deadline_s=DEADLINE_S, cwd=tmp_path)
+    assert not ended.timed_out, ended.output
+    assert ended.returncode == 2, ended.output
+    assert f"must be that of a file, {path!r} is a folder" in ended.stderr
+    assert [found.name for found in tmp_path.iterdir()] == ["folder"]
 
 
 def test_the_path_of_the_report_has_placeholders(run, tmp_path):

@@ -155,7 +155,9 @@ def test_a_root_of_any_integer_type_will_do(comm):
 
 
 def test_a_decorator_without_parentheses_is_refused():
-    text = r"comm is a function, not a communicator: .*; as a decorator write @guard\(\)"
+    text = (
+        r"comm is a function, not a communicator: .*; as a decorator write @guard\(\)"
+    )
     with pytest.raises(TypeError, match=text):
 
         @guard
