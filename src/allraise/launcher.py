@@ -29,7 +29,7 @@ from allraise.neighbours import end_with_launcher
 from allraise.parts import is_a
 from allraise.paths import DEFAULT_PATH, expand_path, job_id
 from allraise.publishing import default_style, save_somewhere, write_error_stream
-from allraise.record import Link, Record
+from allraise.record import ALL_KNOWN, Link, Record
 from allraise.registry import resolve_comm
 from allraise.report import Report
 from allraise.signals import NEVER_RAISE
@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
 # The other ranks are ended by the launcher; this one must not outlive it.
 KILLED_WITHIN_S: Final = 10.0
+
+
+_AFTER_THE_END: Final = "failed after the end"  # of MPI: of others nothing is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,8 @@ class _Job:
         report = Report.here(outcome.step, bundle, self.size)
         report.environment["exit_code"] = shell_code(outcome.code)
         report.environment["ended_because"] = outcome.why
+        if outcome.why != _AFTER_THE_END:
+            report.environment[ALL_KNOWN] = True
         path = expand_path(self.options.report, outcome.step, job_id(os.environ))
         where = save_somewhere(report, path)
         if where.startswith("report: "):
@@ -153,7 +158,7 @@ class _Job:
             witness.fail(("failed", code, found, step, has_hook))
         else:  # MPI has been finalized: each for itself
             bundle = witness.own_bundle(captured(exc))
-            self.publish(Outcome(code, "failed after the end", step, bundle))
+            self.publish(Outcome(code, _AFTER_THE_END, step, bundle))
         if has_hook:
             call_hook(hook, exc)
         witness.post("tell", ("hooked",))

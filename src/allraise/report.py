@@ -20,7 +20,7 @@ from allraise.bundle import Bundle
 from allraise.damage import check_links, check_ranges, check_types
 from allraise.grouping import Group, group_records
 from allraise.ranks import RankSet
-from allraise.record import CAUSES, Frame, Link, Origin, Record
+from allraise.record import ALL_KNOWN, CAUSES, Frame, Link, Origin, Record
 from allraise.settings import STYLES
 from allraise.storing import write_file
 from allraise.tree import show_tree
@@ -86,7 +86,8 @@ class Report:
         for rank, origin in self.bundle.origins.items():
             if rank in bundle.ranks:
                 bundle.set_origin(rank, Origin(*origin))
-        return Report(self.step, bundle, self.size, self.environment)
+        environment = {k: v for k, v in self.environment.items() if k != ALL_KNOWN}
+        return Report(self.step, bundle, self.size, environment)
 
     def groups(self) -> list[Group]:
         """Return the failures that are alike together, first in time first."""

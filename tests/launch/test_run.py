@@ -12,7 +12,9 @@ import pytest
 
 import allraise
 import mpirun
-from allraise.spool import folder_of, load_spool
+from allraise.page import page_of
+from allraise.remains import load_spool
+from allraise.spool import folder_of
 
 JOB = str(Path(__file__).parent / "programs" / "job.py")
 HEADLINE = "allraise: "
@@ -85,7 +87,7 @@ def test_one_rank_fails_and_the_others_are_shown_where_they_wait(
     assert f"ValueError: wrong on rank {rank}" in ended.stderr
     others = [r for r in range(3) if r != rank]
     assert kinds(report_path) == {rank: FAILED} | dict.fromkeys(others, WAITED)
-    assert ended.stderr.count("blocked: in comm.Barrier()\n") == 1
+    assert ended.stderr.count("\nblocked: in comm.Barrier()\n") == 1
     assert "launcher.py" not in ended.stderr  # nor is allraise's own part shown
     assert "runpy" not in ended.stderr
 
@@ -171,7 +173,9 @@ def test_an_agreed_failure_is_shown_once(run, report_path):
     assert "2 of 3 ranks failed in step 'write shards'" in ended.stderr
     assert ended.stderr.count("OSError: [Errno 28]") == 2  # a block a failed rank
     assert set(kinds(report_path)) == {1, 2}
-    assert allraise.load_report(report_path).step == "write shards"
+    report = allraise.load_report(report_path)
+    assert report.step == "write shards"
+    assert 'title="rank 0: did not fail"' in page_of(report)
 
 
 def test_an_agreed_failure_of_a_part_has_the_ranks_of_the_whole(run, report_path):
