@@ -23,7 +23,7 @@ from allraise.capture import capture_pair
 from allraise.parts import add_note, is_a
 from allraise.ranks import RankSet
 from allraise.rebuild import rebuild
-from allraise.record import NOWHERE, Origin
+from allraise.record import ALL_KNOWN, NOWHERE, Origin
 from allraise.render import format_block
 from allraise.wrapped import WrappedException, checked_failures
 
@@ -226,6 +226,8 @@ class CheckpointException(BaseException):
             from allraise.report import Report
 
             self._report = Report.here(self._step, self.bundle, self._size)
+            if self._size is not None:  # all have agreed
+                self._report.environment[ALL_KNOWN] = True
         return self._report
 
     def exception_group(self) -> BaseExceptionGroup[Any]:

@@ -39,6 +39,10 @@ def resolve_comm(comm: object) -> MPI.Intracomm:
         return MPI.COMM_WORLD  # noqa: TID251 here, and nowhere else
     if not isinstance(comm, MPI.Comm):
         msg = f"comm is a {type(comm).__name__}, not a communicator: {_HOW}"
+        if isinstance(comm, str):
+            msg += "; a step's name is the second argument: guard(step='write')"
+        elif callable(comm) and not isinstance(comm, type):
+            msg += "; as a decorator write @guard()"
         raise TypeError(msg)
     if comm == MPI.COMM_NULL:
         msg = f"comm is COMM_NULL (not a member, or freed): {_HOW}"

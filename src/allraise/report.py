@@ -20,8 +20,9 @@ from allraise.bundle import Bundle
 from allraise.damage import check_links, check_ranges, check_types
 from allraise.grouping import Group, group_records
 from allraise.ranks import RankSet
-from allraise.record import CAUSES, Frame, Link, Origin, Record
+from allraise.record import ALL_KNOWN, CAUSES, Frame, Link, Origin, Record
 from allraise.settings import STYLES
+from allraise.storing import write_file
 from allraise.tree import show_tree
 from allraise.viewer import head_of, show_groups, show_ranks
 
@@ -87,7 +88,8 @@ class Report:
         for rank, origin in self.bundle.origins.items():
             if rank in bundle.ranks:
                 bundle.set_origin(rank, Origin(*origin))
-        return Report(self.step, bundle, self.size, self.environment)
+        environment = {k: v for k, v in self.environment.items() if k != ALL_KNOWN}
+        return Report(self.step, bundle, self.size, environment)
 
     def groups(self) -> list[Group]:
         """Return the failures, alike ones together, in order of time."""
@@ -147,7 +149,8 @@ class Report:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the report to a JSON file, whole or not at all.
 
-        Not collective: call it on one rank, usually the root, which knows all.
+        Not collective: call it on one rank, usually the root, which knows all. What is
+        no regular file, a device or a FIFO, is written into.
 
         Args:
             path: The file; its folder must exist.
@@ -155,20 +158,7 @@ class Report:
         Raises:
             OSError: It cannot be written. A file that was there is left as it was.
         """
-        target = Path(path)
-        text = json.dumps(self.to_dict(), indent=1)
-        # Not tempfile, whose files only their owner can read: reports are shown.
-        name = target.parent / f".{target.name[:100]}.{os.getpid()}-{time.time_ns()}"
-        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            name.replace(target)
-        except BaseException:
-            name.unlink(missing_ok=True)
-            raise
+        write_file(Path(path), json.dumps(self.to_dict(), indent=1))
 
 
 def _spread_of(bundle: Bundle) -> dict[str, Any] | None:
