@@ -30,7 +30,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (1, "capture rebuild render grouping"),
         (1, "stacks revive"),
         (2, "errors wrapped viewer"),
-        (2, "tree page publishing ending"),
+        (2, "tree page publishing ending findings"),
         (2, "report"),
         (2, "exceptions showing"),
         (3, "private carrier gathering mismatch stall hang collector alarm"),

@@ -77,6 +77,16 @@ def test_a_group_is_as_early_as_its_first_rank():
     assert [list(group.ranks) for group in found] == [[0, 2], [1]]
 
 
+def test_the_time_of_a_rank_is_that_of_its_first_failure():
+    """What all raised because of one failure is told after it, whoever is in both."""
+    bundle = bundle_of({3: record(line=1)}, {3: 5.0})
+    bundle.add(RankSet(range(4)), record(line=2))
+    for rank in range(3):
+        bundle.set_origin(rank, Origin("node", 1, 6.0 + rank))
+    found = group_records(bundle)
+    assert [list(group.ranks) for group in found] == [[3], [0, 1, 2, 3]]
+
+
 def test_failures_come_before_their_consequences():
     records = {0: record(kind="interrupted", line=1), 1: record(line=2)}
     found = group_records(bundle_of(records, {0: 1.0, 1: 2.0}))
