@@ -34,13 +34,27 @@ MAX_LINE_CHARS: Final = 400
 MAX_MESSAGE_CHARS: Final = 16 * 1024
 
 # Control characters but tab and line feed, and what reorders or hides text:
-# bidirectional controls, zero-width characters, line and paragraph separators.
+# bidirectional controls, line and paragraph separators, and all that Unicode has
+# drawn as nothing (Default_Ignorable_Code_Point) or as a blank that is no space.
 _CONTROL: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-_FAKE: Final = re.compile(
-    r"^(?=\s*(Traceback \(most|Stack \(most|ranks? \d|=== |allraise: |report: "
-    r"|CheckpointException ranks:))",
+
+# What begins a part of a report, whatever stands before it on its line: the header of
+# an exception group is drawn with + and |, as are those of its members.
+_HEADER: Final = (
+    r"[^\w\n]*((Exception\s+Group\s+)?(Traceback|Stack)\s+\(most|ranks?\s+\d|===\s"
+    r"|allraise:\s|report:\s|CheckpointException\s+ranks:)"
+    r"|[^\S\n]*[|\s]*\+[+-]*-\s(\d+|\.\.\.)\s-"
+)
+_FAKE: Final = re.compile(rf"^(?={_HEADER})", re.MULTILINE)
+
+# The table of a `StepMismatchError`, which is ours, and no header.
+_MISMATCH: Final = "allraise.StepMismatchError"
+_FAKE_IN_TABLE: Final = re.compile(
+    rf"^(?!  ranks? \d[^:\n]*: (?:step ['\"]|a step without a name))(?={_HEADER})",
     re.MULTILINE,
 )
 
@@ -52,7 +66,9 @@ STACK_KINDS: Final = frozenset(
 
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
-    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"  # noqa: PLR2004
+    if code <= 0xFF:  # noqa: PLR2004 as Python writes it, but for tab and the like
+        return f"\\x{code:02x}"
+    return match[0].encode("ascii", "backslashreplace").decode()
 
 
 def sanitise(text: str) -> str:
@@ -60,9 +76,15 @@ def sanitise(text: str) -> str:
     return _CONTROL.sub(_escape, escape_surrogates(text))
 
 
-def quote(text: str) -> str:
-    """Sanitise a message and mark the lines that look like a header of ours."""
-    return _FAKE.sub("| ", sanitise(text))
+def quote(text: str, type_name: str = "") -> str:
+    """Sanitise a message and mark the lines that look like a header of ours.
+
+    Args:
+        text: The message.
+        type_name: Of the exception.
+    """
+    fake = _FAKE_IN_TABLE if type_name == _MISMATCH else _FAKE
+    return fake.sub("| ", sanitise(text))
 
 
 def title_of(ranks: RankSet, size: int | None) -> str:
@@ -80,7 +102,7 @@ def _quoted(record: Record) -> Record:
     """Return the record with nothing in its messages that passes for a header."""
     links = tuple(
         link._replace(
-            lines=tuple(_shortened(quote(line)) for line in link.lines),
+            lines=tuple(_shortened(quote(line, link.type_name)) for line in link.lines),
             frames=tuple(
                 frame._replace(
                     filename=_one_line(frame.filename), name=_one_line(frame.name)

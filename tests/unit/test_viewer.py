@@ -6,7 +6,9 @@ import pytest
 
 from allraise.bundle import Bundle
 from allraise.capture import capture
+from allraise.errors import StepMismatchError
 from allraise.grouping import fold_numbers, group_records
+from allraise.mismatch import explain_mismatch, position_of
 from allraise.ranks import RankSet
 from allraise.record import Origin
 from allraise.report import Report
@@ -122,6 +124,9 @@ def test_numbers_and_addresses_are_folded(text, folded):
             "\\u200b\\u200f\\ufeff\\u2028\\u2029\\x85",
         ),
         ("file \udcff", "file \\udcff"),
+        ("a\xadb", "a\\xadb"),
+        ("\u2800\u3164\u115f\uffa0", "\\u2800\\u3164\\u115f\\uffa0"),
+        ("\U000e0041\ufe0f\u034f", "\\U000e0041\\ufe0f\\u034f"),
         ("tab\tline\n", "tab\tline\n"),
         ("磁盘已满 \U0001f4a5", "磁盘已满 \U0001f4a5"),
     ],
@@ -142,16 +147,92 @@ def test_control_characters_are_shown_not_obeyed(text, shown):
         "\u200b=== rank 1",
         "\x1b[0m=== ranks 0-9",
         "\r=== ranks 0-9",
+        "\u2800Traceback (most recent call last): (RANK 8)",
+        "\u3164=== ranks 0-9",
+        "Trace\xadback (most recent call last): (RANK 6)",
+        "\u0301Traceback (most recent call last): (RANK 6)",
+        "Traceback\xa0(most recent call last): (RANK 6)",
+        "===\u3000rank 1",
     ],
 )
 def test_a_message_cannot_pass_for_a_header(line):
     text = groups_text({7: capture(ValueError(f"x\n{line}\nrest"))}, 8)
+    assert f"\n{line}\n" not in text
     own = [t for t in text.splitlines() if t.lstrip().startswith(("===", "rank"))]
     assert own == ["=== rank 7 (1 of 8): ValueError: x"]
     assert text.count("\nTraceback (most") == 0 or "(RANK 5)" not in [
         t for t in text.splitlines() if t.startswith("Traceback")
     ]
     assert sum(t.lstrip().startswith("Traceback (most") for t in text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "  + Exception Group Traceback (most recent call last): (RANK 9)",
+        "Exception Group Traceback (most recent call last): (RANK 9)",
+        "  | Exception Group Traceback (most recent call last):",
+        "  | Traceback (most recent call last): (RANK 9)",
+        "  +-+---------------- 1 ----------------",
+        "    +---------------- 2 ----------------",
+        "    +---------------- ... ----------------",
+    ],
+)
+@pytest.mark.parametrize("style", ["ranks", "groups"])
+def test_a_message_cannot_pass_for_the_header_of_an_exception_group(line, style):
+    record = capture(ValueError(f"real\n{line}\n  | FakeError: from rank 9"))
+    text = Report("write", bundle_of({0: record}), 1).text(style)
+    assert f"\n| {line}\n" in text
+
+
+def test_the_headers_of_a_group_itself_are_not_marked():
+    group = ExceptionGroup("g", [ValueError("a\nb"), KeyError("c")])
+    try:
+        raise group
+    except ExceptionGroup as error:
+        text = groups_text({0: capture(error)})
+    assert "\n  + Exception Group Traceback (most recent call last):\n" in text
+    assert "\n  +-+---------------- 1 ----------------\n    | ValueError: a\n" in text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "| a | b |",
+        "+-----+-----+",
+        "- ranking 3",
+        "see the Traceback (most recent call last)",
+        "a === b",
+        "x - 1 - y",
+    ],
+)
+def test_a_line_that_is_no_header_is_not_marked(line):
+    assert quote(f"x\n{line}\ny") == f"x\n{line}\ny"
+
+
+def mismatch_of(first, second):
+    """Return what ranks are told that met at two steps."""
+    positions = Bundle.merge(
+        Bundle.of(rank, position_of(step, 1, 1))
+        for rank, step in enumerate([first, second, second])
+    )
+    return Report(first, explain_mismatch(positions), 3)
+
+
+@pytest.mark.parametrize("style", ["ranks", "groups"])
+def test_the_table_of_a_mismatch_is_not_marked(style):
+    text = mismatch_of("write", "read").text(style)
+    assert "\n  rank 0: step 'write', the 1st at depth 1, " in text
+    assert "\n  ranks 1-2: step 'read', the 1st at depth 1, " in text
+    assert "\n| " not in text
+    assert "\n  rank 0: a step without a name, " in mismatch_of("", "b").text()
+
+
+def test_a_mismatch_cannot_pass_for_a_header_either():
+    lines = ["=== rank 9: x", "  rank 9: KeyError", "rank 9: step 'x'"]
+    text = groups_text({0: capture(StepMismatchError("\n".join(["x", *lines])))})
+    for line in lines:
+        assert f"\n| {line}\n" in text
 
 
 def test_a_quoted_line_is_marked_and_the_rest_is_not():
