@@ -26,7 +26,7 @@ from allraise.publishing import write_error_stream
 from allraise.ranks import RankSet
 from allraise.record import Record
 from allraise.registry import resolve_comm
-from allraise.stacks import program_frames
+from allraise.stacks import without_launcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,7 +157,7 @@ def captured(exc: BaseException, kind: str = "failure") -> Record:
         kind = "interrupted"
     record = capture(exc, kind=kind)
     top = record.links[0]
-    top = top._replace(frames=program_frames(top.frames))
+    top = top._replace(frames=without_launcher(top.frames))
     return Record((top, *record.links[1:]), (), record.reasons, record.origin, kind)
 
 

@@ -286,6 +286,43 @@ def test_of_a_rank_in_two_agreed_failures_both_are_told_where_both_ended_ranks(
     assert kinds(report_path) == {1: [ANEW, ("failure", "ValueError")]}
 
 
+def stacks_of(path, rank):
+    """Return the files of each link of what is told of a rank."""
+    for ranks, record in allraise.load_report(path).bundle.records():
+        if rank in ranks:
+            return [
+                {Path(frame.filename).name for frame in link.frames}
+                for link in record.links
+            ]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("fault", "rank", "line"),
+    [
+        (["woken"], 0, "    g.comm.allreduce(1)\n"),
+        (["woken", "and fail"], 0, "    g.comm.allreduce(1)\n"),
+        (["after_handling", "1"], 1, "    with allraise.guard(comm, "),
+        (["wrong_length"], 0, "    steps.reduce_scatter("),
+        (["refused"], 1, "    with allraise.guard(comm, "),
+    ],
+)
+def test_what_allraise_raises_is_told_by_the_line_of_the_user(
+    run, report_path, fault, rank, line
+):
+    ended = run(*fault)
+    assert line in ended.stderr
+    assert "/allraise/" not in ended.stderr
+    found = stacks_of(report_path, rank)
+    assert found == [{"job.py"}] * len(found)
+
+
+def test_what_allraise_only_passes_on_is_told_with_its_lines(run, report_path):
+    """It may be a defect of allraise's."""
+    run("refused_by_mpi")
+    assert "messaging.py" in stacks_of(report_path, 1)[0]
+
+
 def test_the_excepthook_of_the_program_is_called_after_the_report(run):
     ended = run("hook")
     assert "the hook of rank 1 saw ValueError" in ended.stdout
@@ -434,6 +471,7 @@ def test_a_signal_is_told_where_python_handlers_are_held_back(
     found = kinds(report_path)
     assert set(found) == {0, 1, 2}
     assert found[0][0][1] == number.name
+    assert stacks_of(report_path, 0) == [{"job.py"}]
 
 
 def test_sigterm_to_mpiexec_leaves_all_stacks(report_path):

@@ -20,7 +20,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (0, "record ranks settings signals values census watchdog completions polling"),
         (0, "gates standing operations pending alone plain"),
         (0, "frames bundle lane neighbours"),
-        (0, "parts"),
+        (0, "parts own"),
         (0, "moving"),
         (0, "objects messaging waits"),
         (0, "trees"),

@@ -161,6 +161,36 @@ def first_step(*, waits=False):
             g.comm.barrier()
 
 
+def woken():
+    with allraise.guard(comm, "ready") as g:
+        g.comm.barrier()
+    with allraise.guard(comm, "woken") as g:
+        if rank == 1:
+            time.sleep(0.5)
+            raise ValueError("the first failure")
+        try:
+            g.comm.allreduce(1)
+        finally:
+            if len(sys.argv) > 2 and rank == 0:
+                raise KeyError("while it is woken")
+
+
+def wrong_length():
+    steps = allraise.CollectiveSteps(comm)
+    steps.reduce_scatter("wrong", lambda: rank, lambda values: values[1:])
+
+
+def refused():
+    with allraise.guard(comm, "refused", timeout=-1 if rank == 1 else 1):
+        pass
+
+
+def refused_by_mpi():
+    with allraise.guard(comm, "refused by MPI") as g:
+        if rank == 1:
+            g.comm.Send([bytearray(1), 1, MPI.DATATYPE_NULL], 0)
+
+
 def raise_anew():
     raise OSError(28, "No space left on device")
 
