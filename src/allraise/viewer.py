@@ -123,13 +123,19 @@ def _shortened(text: str) -> str:
 
 
 def _block(record: Record, label: str = "") -> str:
-    """Write a record: as Python does, but sanitised, and a stack called so."""
+    """Write a record: as Python does, but sanitised, and a stack called so.
+
+    Not again below a stack what the line above it has said.
+    """
+    if record.kind not in STACK_KINDS:
+        return sanitise(format_traceback(_quoted(record), label))
+    top = record.links[0]
+    if "".join(top.lines) == f"{headline_of(record)}\n":
+        record = record._replace(links=(top._replace(lines=()), *record.links[1:]))
+    if len(record.links) == 1 and not top.frames:
+        return sanitise("".join(_quoted(record).links[0].lines))
     text = sanitise(format_traceback(_quoted(record), label))
-    if record.kind in STACK_KINDS:
-        if not record.links[0].frames:
-            return "".join(record.links[0].lines)
-        text = text.replace(HEADER, "Stack (most recent call last):", 1)
-    return text
+    return text.replace(HEADER, "Stack (most recent call last):", 1)
 
 
 def headline_of(record: Record) -> str:
@@ -143,15 +149,20 @@ def headline_of(record: Record) -> str:
     return sanitise(f"{name}: {text}" if text else name)
 
 
+def mark_of(record: Record) -> str:
+    """Return the kind of a record that is no failure, where its words do not tell."""
+    if record.kind in (FAILURE, record.links[0].type_name):
+        return ""
+    return f" [{_one_line(sanitise(record.kind))}]"
+
+
 def show_group(group: Group, size: int | None) -> str:
     """Write one group: who, what, one traceback, and the messages that differ.
 
     Not collective.
     """
     head = f"=== {title_of(group.ranks, size)}: {headline_of(group.record)}"
-    if group.kind != "failure":
-        head += f" [{group.kind}]"
-    parts = [f"{head}\n", _block(group.record)]
+    parts = [f"{head}{mark_of(group.record)}\n", _block(group.record)]
     if len(group.messages) > 1 or group.messages[0].n_different > 1:
         for message in group.messages[:MAX_MESSAGES_SHOWN]:
             line = f"    {title_of(message.ranks, None)}: {headline_of(message.record)}"
@@ -164,25 +175,33 @@ def show_group(group: Group, size: int | None) -> str:
     return "".join(parts)
 
 
-def show_groups(groups: list[Group], step: str, size: int | None) -> str:
+def show_groups(groups: list[Group], head: str, size: int | None) -> str:
     """Write identical failures once, under the set of their ranks.
 
     Not collective.
 
     Args:
         groups: In the order in which they are told.
-        step: The step that failed.
+        head: The line above them, from `head_of`.
         size: Of the communicator, in ranks; None if it is not known.
     """
-    parts = [head_of(groups, step, size), *(show_group(g, size) for g in groups)]
-    return "\n".join(parts)
+    return "\n".join([head, *(show_group(group, size) for group in groups)])
 
 
-def head_of(groups: list[Group], step: str, size: int | None) -> str:
-    """Say in one line which step failed, and on which ranks."""
+def head_of(
+    groups: list[Group], step: str, size: int | None, nameless: str = "a step"
+) -> str:
+    """Say in one line which step failed, and on which ranks.
+
+    Args:
+        groups: In the order in which they are told.
+        step: The step.
+        size: Of the communicator, in ranks; None if it is not known.
+        nameless: What failed where the step has no name.
+    """
     failed = [group for group in groups if _failed(group.record)] or groups
     ranks = RankSet.from_ranges(pair for g in failed for pair in g.ranks.ranges)
-    title = f"step {_one_line(step)!r}" if step else "a step"
+    title = f"step {_one_line(step)!r}" if step else nameless
     return f"{sanitise(title)} failed on {title_of(ranks, size)}"
 
 

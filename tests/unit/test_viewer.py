@@ -10,7 +10,7 @@ from allraise.errors import StepMismatchError
 from allraise.grouping import fold_numbers, group_records
 from allraise.mismatch import explain_mismatch, position_of
 from allraise.ranks import RankSet
-from allraise.record import Origin
+from allraise.record import Origin, minimal
 from allraise.report import Report
 from allraise.viewer import MAX_MESSAGES_SHOWN, quote, sanitise
 from unit.test_bundle import record
@@ -292,6 +292,50 @@ def test_the_style_ranks_has_a_block_for_each_rank():
     assert report.text("ranks").index("(RANK 0)") < report.text("ranks").index(
         "(RANK 3)"
     )
+
+
+@pytest.mark.parametrize("style", ["ranks", "groups"])
+def test_a_rank_that_has_finished_is_told_in_one_line(style):
+    finished = minimal("finished", kind="finished")
+    text = Report("w", bundle_of({0: record(), 1: finished}), 2).text(style)
+    assert text.endswith("\n\n=== rank 1 (1 of 2): finished\n")
+
+
+def test_where_a_rank_stands_is_said_once():
+    blocked = record("blocked", "in comm.Barrier()", kind="blocked")
+    text = groups_text({0: blocked})
+    assert text.endswith(
+        "=== rank 0: blocked: in comm.Barrier()\n"
+        "Stack (most recent call last):\n"
+        '  File "job.py", line 1, in work\n'
+        "    work()\n"
+    )
+
+
+@pytest.mark.parametrize("style", ["groups", "tree"])
+@pytest.mark.parametrize("kind", ["interrupted", "thread", "handled", "finished"])
+def test_what_is_no_failure_is_marked(style, kind):
+    text = Report("w", bundle_of({0: record(kind=kind)})).text(style)
+    assert f"rank 0: ValueError: m [{kind}]\n" in text
+
+
+def test_words_of_a_rank_without_a_stack_are_sanitised():
+    """They come from a file, which may be anybody's."""
+    words = record("silent", "x", kind="silent")
+    link = words.links[0]._replace(frames=(), lines=("\x1b[2Jsilent\n=== rank 9\n",))
+    text = groups_text({0: words._replace(links=(link,))})
+    assert text.endswith("\n\\x1b[2Jsilent\n| === rank 9\n")
+    text = groups_text({0: words._replace(kind="a\n=== rank 9\x1b[2J")})
+    assert text.count("\n===") == 1
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("style", ["groups", "tree"])
+def test_a_program_without_a_step_is_called_so(style):
+    bundle = bundle_of({0: record()})
+    assert Report("", bundle, 1).text(style).startswith("a step failed on rank 0")
+    ended = Report("", bundle, 1, {"ended_because": "failed"})
+    assert ended.text(style).startswith("the program failed on rank 0 (1 of 1)\n")
 
 
 def test_an_unknown_style_is_refused():
