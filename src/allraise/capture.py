@@ -20,8 +20,10 @@ from typing import Any, Final, NamedTuple
 
 from allraise.bodies import dump_exception
 from allraise.frames import frames_from_summary, frames_from_traceback
+from allraise.own import is_own_file as is_own_file  # noqa: PLC0414 for others
+from allraise.own import without_own
 from allraise.parts import type_name_of
-from allraise.record import Frame, Link, Origin, Record, minimal
+from allraise.record import Link, Origin, Record, minimal
 
 # A message can hold a whole array. A report is read by people.
 MAX_MESSAGE_CHARS: Final = 16 * 1024
@@ -38,13 +40,6 @@ MAX_BODIES: Final = 8
 # What Python prints where __str__ raises.
 FAILED: Final = "<exception str() failed>"
 
-_PACKAGE: Final = os.path.dirname(__file__) + os.sep  # noqa: PTH120 pathlib: 5 ms
-
-
-def is_own_file(filename: str) -> bool:
-    """Tell whether a source file is one of allraise's."""
-    return filename.startswith(_PACKAGE)
-
 
 def clip(text: str, limit: int | None = MAX_MESSAGE_CHARS) -> str:
     """Cut a text that is too long, and say how much there was."""
@@ -56,14 +51,6 @@ def clip(text: str, limit: int | None = MAX_MESSAGE_CHARS) -> str:
 def _builtin(name: str, exc: BaseException) -> Any:
     """Read an attribute as `BaseException` has it, whatever the class says."""
     return BaseException.__dict__[name].__get__(exc)
-
-
-def _own_frames_dropped(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
-    """Leave out where allraise called the user's function: it is no news."""
-    for position, frame in enumerate(frames):
-        if not is_own_file(frame.filename):
-            return frames[position:]
-    return frames  # allraise's own error: then they are the news
 
 
 def _brief_of(exc: BaseException) -> str:
@@ -259,7 +246,7 @@ def capture(exc: BaseException, *, kind: str = "failure") -> Record:
     """
     try:
         links, holders = _capture_text(exc, None, MAX_MESSAGE_CHARS)
-        links[0] = links[0]._replace(frames=_own_frames_dropped(links[0].frames))
+        without_own(links)
         return _with_objects(links, holders, origin=origin_here(), kind=kind)
     except BaseException as error:
         reason = f"capturing it failed: {type_name_of(type(error))}"

@@ -26,6 +26,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from allraise.bundle import Bundle
+from allraise.findings import decoded, put_together
 from allraise.ranks import RankSet
 from allraise.record import minimal
 
@@ -52,9 +53,6 @@ MAX_LOOK_S: Final = 60.0
 
 # Above, a merged report holds to the caps of a bundle.
 MAX_UNCAPPED_RANKS: Final = 1024
-
-# Of one rank: what is believed first.
-WHOLE, OWN, PARTIAL = 0, 1, 2
 
 Message = tuple[Any, ...]
 
@@ -210,31 +208,22 @@ class Collector:
         return 1, f"the others waited for ranks that had left: {RankSet(self.left)}"
 
     def _merged(self) -> Bundle:
-        parts: list[tuple[int, int, bytes]] = []
-        for rank, (_, _, found, _, _) in self.failed.items():
-            parts += [(priority, rank, data) for priority, data in found]
-        for rank, message in self._signalled.items():
-            parts.append((PARTIAL + 1, rank, message[3]))
-        for rank, message in self._states.items():
-            parts.append((PARTIAL + 2, rank, message[2]))
-        parts += [(PARTIAL + 3, rank, data) for rank, data in self.left.items()]
-        bundles = [decoded(data, rank) for _, rank, data in sorted(parts)]
+        capped = self.size > MAX_UNCAPPED_RANKS
+        told = put_together(
+            {rank: message[2] for rank, message in self.failed.items()}, capped=capped
+        )
+        bundles = [told.first]
+        # Of a rank that says several of these, the first counts.
+        for messages, place in ((self._signalled, 3), (self._states, 2)):
+            bundles += [decoded(messages[r][place], r) for r in sorted(messages)]
+        bundles += [decoded(self.left[rank], rank) for rank in sorted(self.left)]
         heard = self.failed.keys() | self._signalled.keys() | self._states.keys()
         silent = RankSet(
             r for r in range(self.size) if r not in heard | self.left.keys()
         )
         if silent:
-            told = Bundle()
+            nothing = Bundle()
             text = "no answer: it is dead, or in C code that holds the GIL"
-            told.add(silent, minimal("silent", text, kind="silent"))
-            bundles.append(told)
-        capped = self.size > MAX_UNCAPPED_RANKS
-        return Bundle.merge(bundles, capped=capped)
-
-
-def decoded(data: bytes, rank: int) -> Bundle:
-    """Read what a rank sent; what cannot be read is told, not raised."""
-    try:
-        return Bundle.decode(data)
-    except Exception as error:
-        return Bundle.of(rank, minimal("<unknown>", f"an unreadable record: {error}"))
+            nothing.add(silent, minimal("silent", text, kind="silent"))
+            bundles.append(nothing)
+        return told.complete(Bundle.merge(bundles, capped=capped))

@@ -12,7 +12,7 @@ import sys
 from traceback import extract_stack, format_list
 from typing import TYPE_CHECKING
 
-from allraise.capture import is_own_file
+from allraise.own import is_own_file
 from allraise.publishing import write_error_stream
 from allraise.viewer import sanitise
 

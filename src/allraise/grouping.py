@@ -56,18 +56,33 @@ def _order(kind: str) -> int:
     return (DIED, FAILURE).index(kind) if kind in CAUSES else len(CAUSES)
 
 
+def _dated(
+    bundle: Bundle, records: list[tuple[RankSet, Record]]
+) -> dict[int, tuple[object, ...]]:
+    """Return of which group a rank's time is, where a rank is in several: the first."""
+    found: dict[int, tuple[object, ...]] = {}
+    if sum(len(ranks) for ranks, _ in records) > len(bundle.ranks):
+        for ranks, record in records:
+            for rank in bundle.origins:
+                if rank in ranks:
+                    found.setdefault(rank, (record.kind, _key(record.links)))
+    return found
+
+
 def group_records(bundle: Bundle) -> list[Group]:
     """Sort failures into groups: deaths, failures, then consequences; by time.
 
     Not collective.
     """
     alike: dict[tuple[object, ...], dict[str, list[tuple[RankSet, Record]]]] = {}
-    for ranks, record in bundle.records():
+    records = list(bundle.records())
+    dated = _dated(bundle, records)
+    for ranks, record in records:
         folded = fold_numbers("".join(line for k in record.links for line in k.lines))
         messages = alike.setdefault((record.kind, _key(record.links)), {})
         messages.setdefault(folded, []).append((ranks, record))
     groups = []
-    for (kind, _), messages in alike.items():
+    for key, messages in alike.items():
         made = []
         for found in messages.values():
             found.sort(key=lambda item: item[0].first)
@@ -76,9 +91,13 @@ def group_records(bundle: Bundle) -> list[Group]:
         made.sort(key=lambda message: message.ranks.first)
         ranks = RankSet.from_ranges(p for m in made for p in m.ranks.ranges)
         first = min(
-            (origin[2] for rank, origin in bundle.origins.items() if rank in ranks),
+            (
+                origin[2]
+                for rank, origin in bundle.origins.items()
+                if rank in ranks and dated.get(rank, key) == key
+            ),
             default=float("inf"),
         )
-        groups.append(Group(ranks, str(kind), tuple(made), first))
+        groups.append(Group(ranks, str(key[0]), tuple(made), first))
     groups.sort(key=lambda g: (_order(g.kind), g.first_time, g.ranks.first))
     return groups

@@ -18,13 +18,14 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from allraise.beside import make_carrier, make_spool
 from allraise.bundle import Bundle
-from allraise.collector import OWN, PARTIAL, WHOLE, Outcome
+from allraise.collector import Outcome
 from allraise.ending import abort_job, end_process, report_to
 from allraise.exits import exit_now, watch_exits
+from allraise.findings import failures_in
 from allraise.neighbours import end_with_launcher
 from allraise.parts import is_a
 from allraise.paths import DEFAULT_PATH, expand_path, job_id
@@ -35,18 +36,15 @@ from allraise.report import Report
 from allraise.signals import NEVER_RAISE
 from allraise.ulfm import is_active
 from allraise.uncaught import (
-    agreed_in,
     call_hook,
     captured,
     exit_code,
-    in_world,
+    findings_of,
+    passed_on,
     shell_code,
 )
 from allraise.viewer import sanitise
 from allraise.witness import MAX_EXTRAS, Witness
-
-if TYPE_CHECKING:
-    from allraise.exceptions import CheckpointException
 
 # The other ranks are ended by the launcher; this one must not outlive it.
 KILLED_WITHIN_S: Final = 10.0
@@ -148,16 +146,16 @@ class _Job:
         hook = sys.excepthook
         has_hook = hook is not sys.__excepthook__ and not is_a(exc, SystemExit)
         code = exit_code(exc)
-        agreed = agreed_in(exc)
-        step = agreed.step if agreed is not None else ""
         witness = self.witness
         if witness.is_alive():
-            findings = self._findings(exc, agreed)
-            self.spool.keep(step, Bundle.merge(bundle for _, bundle in findings))
-            found = [(p, bundle.encode()) for p, bundle in findings]
+            step, findings = findings_of(exc, self.rank, witness.own_bundle)
+            self.spool.keep(step, failures_in(findings))
+            found = [finding.encode() for finding in findings]
             witness.fail(("failed", code, found, step, has_hook))
         else:  # MPI has been finalized: each for itself
             bundle = witness.own_bundle(captured(exc))
+            passed = passed_on(exc)
+            step = passed.step if passed is not None else ""
             self.publish(Outcome(code, _AFTER_THE_END, step, bundle))
         if has_hook:
             call_hook(hook, exc)
@@ -169,21 +167,6 @@ class _Job:
             time.sleep(KILLED_WITHIN_S)
             exit_now(shell_code(witness.code))
         sys.exit(shell_code(witness.code or code))
-
-    def _findings(
-        self, exc: BaseException, agreed: CheckpointException | None
-    ) -> list[tuple[int, Bundle]]:
-        """Return what this rank knows, each with how much it is to be believed."""
-        own = self.witness.own_bundle
-        if agreed is None:
-            return [(OWN, own(captured(exc)))]
-        known = in_world(agreed)
-        found = [(PARTIAL if agreed.is_partial else WHOLE, known)]
-        if agreed.is_partial and self.rank in known.ranks:
-            found.append((OWN, known.only(self.rank)))
-        if exc is not agreed:  # raised from it
-            found.append((PARTIAL + 1, own(captured(exc))))
-        return found
 
     # -- the end of the process --------------------------------------------------
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from allraise.bodies import dump_exception
 from allraise.bundle import Bundle
-from allraise.capture import capture, is_own_file
+from allraise.capture import capture
 from allraise.errors import StepMismatchError
 from allraise.frames import frames_from_summary
+from allraise.own import is_own_file
 from allraise.record import FAILURE, Record
 
 if TYPE_CHECKING:

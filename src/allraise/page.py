@@ -151,7 +151,7 @@ def _cells(report: Report, groups: list[Group]) -> str:
 
 def _section(group: Group, number: int, size: int | None) -> str:
     title = f"{_letter(number)}: {title_of(group.ranks, size)}: "
-    title += headline_of(group.record) + mark_of(group)
+    title += headline_of(group.record) + mark_of(group.record)
     text = show_group(group, size).partition("\n")[2]  # the head is the summary
     return (
         f'<details id="group-{number}" class="{_class_of(group, number)}"'

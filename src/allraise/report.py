@@ -107,7 +107,7 @@ class Report:
             ValueError: There is no such style.
         """
         if style == "groups":
-            return show_groups(self.groups(), self.step, self.size)
+            return show_groups(self.groups(), self.headline(), self.size)
         if style == "ranks":
             return show_ranks(self.bundle, self.groups(), self.size)
         if style == "tree":
@@ -116,8 +116,11 @@ class Report:
         raise ValueError(msg)
 
     def headline(self) -> str:
-        """Return one line that says what failed, and on which ranks."""
-        return head_of(self.groups(), self.step, self.size)
+        """Say in one line what failed, and where."""
+        # Without a step, `allraise run` has seen the program fail, in no guard or in
+        # one without a name.
+        nameless = "the program" if "ended_because" in self.environment else "a step"
+        return head_of(self.groups(), self.step, self.size, nameless)
 
     def __str__(self) -> str:
         return self.text()

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from allraise.capture import is_own_file
+from allraise.own import is_own_file
 
 if TYPE_CHECKING:
     from allraise.private import Private

@@ -19,8 +19,9 @@ from traceback import extract_stack
 from types import BuiltinMethodType, MemberDescriptorType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from allraise.capture import is_own_file, origin_here
+from allraise.capture import origin_here
 from allraise.frames import frames_from_summary
+from allraise.own import is_own_file, own_end_dropped
 from allraise.record import Link, Record
 
 if TYPE_CHECKING:
@@ -64,6 +65,14 @@ _LAUNCHERS: Final = ("<frozen runpy>", "runpy.py", "mpi4py/run.py")
 
 
 def program_frames(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    """Leave out what lies between Python and the user's program, and below that.
+
+    Not what the user's functions call, but what allraise does for them.
+    """
+    return own_end_dropped(without_launcher(frames))
+
+
+def without_launcher(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
     """Leave out what lies between Python and the user's program.
 
     And the handler of SIGTERM, in which a main thread that runs Python waits.

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from allraise.ranks import RankSet
-from allraise.viewer import headline_of, sanitise, title_of
+from allraise.viewer import headline_of, mark_of, sanitise, title_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,7 +59,8 @@ def _merge(groups: Iterable[Group]) -> _Node:
         for message in group.messages:
             more = message.n_different - 1
             beyond = f"  [and {more} that differ in numbers]" if more else ""
-            node.leaves.append((headline_of(message.record) + beyond, message.ranks))
+            text = headline_of(message.record) + mark_of(message.record)
+            node.leaves.append((text + beyond, message.ranks))
     return root
 
 

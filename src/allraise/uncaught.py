@@ -7,18 +7,30 @@ nor of how the job ends.
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from allraise.capture import capture
+from allraise.capture import capture, capture_pair
 from allraise.errors import PeerFailure
 from allraise.exceptions import CheckpointException
-from allraise.parts import is_a, link_of
+from allraise.findings import (
+    HANDLED_PARTIAL,
+    HANDLED_WHOLE,
+    OWN,
+    PART,
+    PARTIAL,
+    WHOLE,
+    Finding,
+)
+from allraise.parts import is_a
 from allraise.publishing import write_error_stream
+from allraise.ranks import RankSet
 from allraise.record import Record
 from allraise.registry import resolve_comm
-from allraise.stacks import program_frames
+from allraise.stacks import without_launcher
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from allraise.bundle import Bundle
 
 # A chain of causes that is looked through for a failure that was agreed.
@@ -49,15 +61,94 @@ def shell_code(code: int) -> int:
     return (code & 0xFF) or 1
 
 
-def agreed_in(exc: BaseException | None) -> CheckpointException | None:
-    """Return the agreed failure that an exception is, or comes from."""
+def passed_on(exc: BaseException) -> CheckpointException | None:
+    """Return the agreed failure that an exception is, or was raised from.
+
+    Not one that was only being handled: what is raised then is a failure by itself.
+    But to exit is a decision, and was made because of what was being handled.
+    """
+    link: BaseException | None = exc
     for _ in range(_MAX_CAUSES):
-        if exc is None:
+        if link is None:
             break
-        if is_a(exc, CheckpointException) and exc.agreed is not None:
-            return exc
-        exc = link_of(exc)
+        if is_a(link, CheckpointException) and link.agreed is not None:
+            return link
+        above, link = link, _cause(link)
+        if link is None and is_a(above, SystemExit):
+            link = _context(above)
     return None
+
+
+def _handled(exc: BaseException) -> Iterator[CheckpointException]:
+    """Go through the agreed failures that an exception tells of in its chain."""
+    link: BaseException | None = exc
+    for _ in range(_MAX_CAUSES):
+        if link is None:
+            break
+        if is_a(link, CheckpointException) and link.agreed is not None:
+            yield link
+        above, link = link, _cause(link)
+        if link is None:
+            link = _context(above)
+
+
+def _cause(exc: BaseException) -> BaseException | None:
+    return cast(
+        "BaseException | None", BaseException.__dict__["__cause__"].__get__(exc)
+    )
+
+
+def _context(exc: BaseException) -> BaseException | None:
+    """Return what was being handled, unless the program asked not to tell it."""
+    if BaseException.__dict__["__suppress_context__"].__get__(exc):
+        return None
+    return cast(
+        "BaseException | None", BaseException.__dict__["__context__"].__get__(exc)
+    )
+
+
+def findings_of(
+    exc: BaseException, rank: int, own: Callable[[Record], Bundle]
+) -> tuple[str, list[Finding]]:
+    """Return the step that an uncaught exception tells of, and what it tells.
+
+    Not collective.
+
+    Args:
+        exc: The exception.
+        rank: This rank, in ``COMM_WORLD``.
+        own: Makes the bundle of a record of this rank.
+    """
+    passed = passed_on(exc)
+    found = []
+    if passed is not None:
+        known, name = _in_world(passed)
+        found.append(Finding(PARTIAL if passed.is_partial else WHOLE, known, name))
+        if passed.is_partial and rank in known.ranks:
+            found.append(Finding(PART, known.only(rank), name))
+    if exc is not passed:
+        record = captured(exc)
+        if passed is not None and rank in known.ranks:
+            record = _cut(record, passed)
+        found.append(Finding(OWN, own(record)))
+    for handled in _handled(exc):
+        if handled is not passed:
+            known, name = _in_world(handled)
+            what = HANDLED_PARTIAL if handled.is_partial else HANDLED_WHOLE
+            found.append(Finding(what, known, name))
+    return (passed.step if passed is not None else ""), found
+
+
+def _cut(record: Record, passed: CheckpointException) -> Record:
+    """End a chain at the failure that was agreed: it is told by itself."""
+    brief = capture_pair(passed, None, objects=False).links[0].lines
+    for position, link in enumerate(record.links):
+        if link.members is not None:  # the links beyond are not all below it
+            break
+        if link.lines == brief:
+            last = link._replace(cause=-1, context=-1)
+            return record._replace(links=(*record.links[:position], last))
+    return record
 
 
 def captured(exc: BaseException, kind: str = "failure") -> Record:
@@ -66,25 +157,30 @@ def captured(exc: BaseException, kind: str = "failure") -> Record:
         kind = "interrupted"
     record = capture(exc, kind=kind)
     top = record.links[0]
-    top = top._replace(frames=program_frames(top.frames))
+    top = top._replace(frames=without_launcher(top.frames))
     return Record((top, *record.links[1:]), (), record.reasons, record.origin, kind)
 
 
-def in_world(exc: CheckpointException) -> Bundle:
-    """Return the failures of an agreement under their ranks in ``COMM_WORLD``."""
+def _in_world(exc: CheckpointException) -> tuple[Bundle, str]:
+    """Return the failures of an agreement under their ranks in ``COMM_WORLD``.
+
+    And a name of the agreement, alike on all its ranks.
+    """
     agreed = exc.agreed
     private: Any = agreed.owner if agreed is not None else None
+    number = agreed.token if agreed is not None else 0
     if private is None or private.comm is None:
-        own = resolve_comm(None).Get_rank()
-        return exc.bundle.renamed([own])
-    from mpi4py import MPI
+        names = [resolve_comm(None).Get_rank()]
+    else:
+        from mpi4py import MPI
 
-    group, world = private.comm.Get_group(), resolve_comm(None).Get_group()
-    try:
-        return exc.bundle.renamed(MPI.Group.Translate_ranks(group, None, world))
-    finally:
-        group.Free()
-        world.Free()
+        group, world = private.comm.Get_group(), resolve_comm(None).Get_group()
+        try:
+            names = MPI.Group.Translate_ranks(group, None, world)
+        finally:
+            group.Free()
+            world.Free()
+    return exc.bundle.renamed(names), f"{number} of {RankSet(names)}: {exc.step}"
 
 
 def call_hook(hook: Any, exc: BaseException) -> None:

@@ -36,13 +36,27 @@ MAX_LINE_CHARS: Final = 400
 MAX_MESSAGE_CHARS: Final = 16 * 1024
 
 # Control characters but tab and line feed, and what reorders or hides text:
-# bidirectional controls, zero-width characters, line and paragraph separators.
+# bidirectional controls, line and paragraph separators, and all that Unicode has
+# drawn as nothing (Default_Ignorable_Code_Point) or as a blank that is no space.
 _CONTROL: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-_FAKE: Final = re.compile(
-    r"^(?=\s*(Traceback \(most|Stack \(most|ranks? \d|=== |allraise: |report: "
-    r"|CheckpointException ranks:))",
+
+# What begins a part of a report, whatever stands before it on its line: the header of
+# an exception group is drawn with + and |, as are those of its members.
+_HEADER: Final = (
+    r"[^\w\n]*((Exception\s+Group\s+)?(Traceback|Stack)\s+\(most|ranks?\s+\d|===\s"
+    r"|allraise:\s|report:\s|CheckpointException\s+ranks:)"
+    r"|[^\S\n]*[|\s]*\+[+-]*-\s(\d+|\.\.\.)\s-"
+)
+_FAKE: Final = re.compile(rf"^(?={_HEADER})", re.MULTILINE)
+
+# The table of a `StepMismatchError`, which is ours, and no header.
+_MISMATCH: Final = "allraise.StepMismatchError"
+_FAKE_IN_TABLE: Final = re.compile(
+    rf"^(?!  ranks? \d[^:\n]*: (?:step ['\"]|a step without a name))(?={_HEADER})",
     re.MULTILINE,
 )
 
@@ -58,7 +72,9 @@ _PLACE: Final = ("time", "host", "mpi", "python")
 
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
-    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"  # noqa: PLR2004
+    if code <= 0xFF:  # noqa: PLR2004 as Python writes it, but for tab and the like
+        return f"\\x{code:02x}"
+    return match[0].encode("ascii", "backslashreplace").decode()
 
 
 def sanitise(text: str) -> str:
@@ -66,9 +82,15 @@ def sanitise(text: str) -> str:
     return _CONTROL.sub(_escape, escape_surrogates(text))
 
 
-def quote(text: str) -> str:
-    """Sanitise a message and mark the lines that look like a header of ours."""
-    return _FAKE.sub("| ", sanitise(text))
+def quote(text: str, type_name: str = "") -> str:
+    """Sanitise a message and mark the lines that look like a header of ours.
+
+    Args:
+        text: The message.
+        type_name: Of the exception.
+    """
+    fake = _FAKE_IN_TABLE if type_name == _MISMATCH else _FAKE
+    return fake.sub("| ", sanitise(text))
 
 
 def title_of(ranks: RankSet, size: int | None) -> str:
@@ -86,7 +108,7 @@ def _quoted(record: Record) -> Record:
     """Return the record with nothing in its messages that passes for a header."""
     links = tuple(
         link._replace(
-            lines=tuple(_shortened(quote(line)) for line in link.lines),
+            lines=tuple(_shortened(quote(line, link.type_name)) for line in link.lines),
             frames=tuple(
                 frame._replace(
                     filename=_one_line(frame.filename), name=_one_line(frame.name)
@@ -107,13 +129,19 @@ def _shortened(text: str) -> str:
 
 
 def _block(record: Record, label: str = "") -> str:
-    """Write a record: as Python does, but sanitised, and a stack called so."""
+    """Write a record: as Python does, but sanitised, and a stack called so.
+
+    Not again below a stack what the line above it has said.
+    """
+    if record.kind not in STACK_KINDS:
+        return sanitise(format_traceback(_quoted(record), label))
+    top = record.links[0]
+    if "".join(top.lines) == f"{headline_of(record)}\n":
+        record = record._replace(links=(top._replace(lines=()), *record.links[1:]))
+    if len(record.links) == 1 and not top.frames:
+        return sanitise("".join(_quoted(record).links[0].lines))
     text = sanitise(format_traceback(_quoted(record), label))
-    if record.kind in STACK_KINDS:
-        if not record.links[0].frames:
-            return "".join(record.links[0].lines)
-        text = text.replace(HEADER, "Stack (most recent call last):", 1)
-    return text
+    return text.replace(HEADER, "Stack (most recent call last):", 1)
 
 
 def headline_of(record: Record) -> str:
@@ -127,10 +155,11 @@ def headline_of(record: Record) -> str:
     return sanitise(f"{name}: {text}" if text else name)
 
 
-def mark_of(group: Group) -> str:
-    """Return the kind of a group in brackets, where its headline has it not."""
-    known = (FAILURE, group.record.links[0].type_name)
-    return "" if group.kind in known else f" [{group.kind}]"
+def mark_of(record: Record) -> str:
+    """Return the kind of a record that is no failure, where its words do not tell."""
+    if record.kind in (FAILURE, record.links[0].type_name):
+        return ""
+    return f" [{_one_line(sanitise(record.kind))}]"
 
 
 def show_group(group: Group, size: int | None) -> str:
@@ -139,8 +168,7 @@ def show_group(group: Group, size: int | None) -> str:
     Not collective.
     """
     head = f"=== {title_of(group.ranks, size)}: {headline_of(group.record)}"
-    head += mark_of(group)
-    parts = [f"{head}\n", _block(group.record)]
+    parts = [f"{head}{mark_of(group.record)}\n", _block(group.record)]
     if len(group.messages) > 1 or group.messages[0].n_different > 1:
         for message in group.messages[:MAX_MESSAGES_SHOWN]:
             line = f"    {title_of(message.ranks, None)}: {headline_of(message.record)}"
@@ -167,27 +195,34 @@ def place_of(environment: Mapping[str, object]) -> str:
     return ", ".join(text for text in known.values() if text)
 
 
-def show_groups(groups: list[Group], step: str, size: int | None) -> str:
+def show_groups(groups: list[Group], head: str, size: int | None) -> str:
     """Write identical failures once, under the set of their ranks.
 
     Not collective.
 
     Args:
         groups: In the order in which they are told.
-        step: The step that failed.
+        head: The line above them, from `head_of`.
         size: Of the communicator, in ranks; None if it is not known.
     """
-    parts = [head_of(groups, step, size), *(show_group(g, size) for g in groups)]
-    return "\n".join(parts)
+    return "\n".join([head, *(show_group(group, size) for group in groups)])
 
 
-def head_of(groups: list[Group], step: str, size: int | None) -> str:
-    """Say in one line which step failed, and on which ranks."""
+def head_of(
+    groups: list[Group], step: str, size: int | None, nameless: str = "a step"
+) -> str:
+    """Say in one line which step failed, and on which ranks.
+
+    Args:
+        groups: In the order in which they are told.
+        step: The step.
+        size: Of the communicator, in ranks; None if it is not known.
+        nameless: What failed where the step has no name.
+    """
     failed = [group for group in groups if _failed(group.record)] or groups
     ranks = RankSet.from_ranges(pair for g in failed for pair in g.ranks.ranges)
-    # Without a step: a block without a name, or a whole program.
-    what = f"step {_one_line(step)!r} failed" if step else "failure"
-    return f"{sanitise(what)} on {title_of(ranks, size)}"
+    title = f"step {_one_line(step)!r}" if step else nameless
+    return f"{sanitise(title)} failed on {title_of(ranks, size)}"
 
 
 def show_ranks(bundle: Bundle, groups: list[Group], size: int | None) -> str:

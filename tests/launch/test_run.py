@@ -188,12 +188,143 @@ def test_an_agreed_failure_of_a_part_has_the_ranks_of_the_whole(run, report_path
 
 
 def test_what_was_raised_from_an_agreed_failure_does_not_hide_it(run, report_path):
-    run("raised_from")
+    """Nor is it hidden by that."""
+    ended = run("raised_from")
+    own = ("failure", "RuntimeError")
+    both = [("failure", "OSError"), own]
+    assert kinds(report_path) == {0: [own], 1: both, 2: both}
+    assert "failed in step 'write shards'" in ended.stderr
+    text = allraise.load_report(report_path).text("groups")
+    assert text.index("=== ranks 1-2 (2 of 3): OSError") < text.index(
+        "=== ranks 0-2 (3 of 3): RuntimeError: giving up"
+    )
+
+
+ANEW = ("failure", "OSError")
+HANDLED = ("handled", "ValueError")
+
+
+def chain_of(path, rank, type_name):
+    """Return the types in the chain of what a rank has raised."""
+    for ranks, record in allraise.load_report(path).bundle.records():
+        if rank in ranks and record.links[0].type_name == type_name:
+            return [link.type_name for link in record.links]
+    return []
+
+
+def test_what_a_rank_raises_while_it_handles_its_own_agreed_failure_is_told(
+    run, report_path
+):
+    ended = run("after_handling", "1")
+    assert "allraise: 1 of 3 ranks failed, exit code 1" in ended.stderr
+    assert "OSError: [Errno 28] No space left on device" in ended.stderr
+    assert kinds(report_path) == {0: WAITED, 1: [ANEW], 2: WAITED}
+    assert chain_of(report_path, 1, "OSError") == [
+        "OSError",
+        "allraise.CheckpointError",
+        "ValueError",
+    ]
+
+
+@pytest.mark.parametrize("woken", [[], ["woken"]])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_what_a_rank_raises_while_it_handles_the_failure_of_another_is_told(
+    run, report_path, rank, woken
+):
+    """And which failure that was; no rank has ended of it."""
+    ended = run("after_handling", str(rank), *woken)
+    assert "allraise: 1 of 3 ranks failed, exit code 1" in ended.stderr
+    assert f"(RANK {rank})" in ended.stderr
+    assert "OSError: [Errno 28] No space left on device" in ended.stderr
+    assert "=== rank 1 (1 of 3): ValueError: the first failure [handled]" in (
+        ended.stderr
+    )
+    assert kinds(report_path) == {rank: [ANEW], 1: [*WAITED, HANDLED], 2 - rank: WAITED}
+
+
+def test_what_one_rank_raises_is_told_where_the_others_let_the_agreed_failure_out(
+    run, report_path
+):
+    ended = run("anew_among_others")
+    assert "1 of 3 ranks failed in step 'first'" in ended.stderr
+    assert kinds(report_path) == {1: [ANEW]}
+    assert chain_of(report_path, 1, "OSError")[-1] == "ValueError"
+
+
+def test_what_one_rank_raises_from_an_agreed_failure_is_told_beside_it(
+    run, report_path
+):
+    ended = run("from_agreed_on_one")
+    assert "1 of 3 ranks failed in step 'first'" in ended.stderr
+    found = kinds(report_path)
+    assert found[1] == [("failure", "ValueError"), ANEW]
+    assert ended.stderr.count("ValueError: the first failure") == 1
+    assert ended.stderr.count("OSError: [Errno 28] No space left on device") == 1
+
+
+def test_a_failure_that_others_end_of_is_told_where_its_rank_tells_nothing_of_it(
+    run, report_path
+):
+    run("from_none")
+    assert kinds(report_path) == {1: [ANEW, ("failure", "ValueError")]}
+
+
+def test_an_exit_from_an_agreed_failure_tells_the_failure_and_has_its_code(
+    run, report_path
+):
+    ended = run("exit_after_agreed")
+    assert ended.returncode == 3
+    assert "in step 'first', exit code 3" in ended.stderr
+    own = ("failure", "SystemExit")
     assert kinds(report_path) == {
-        0: [("failure", "RuntimeError")],
-        1: [("failure", "OSError")],
-        2: [("failure", "OSError")],
+        0: [own],
+        1: [("failure", "ValueError"), own],
+        2: [own],
     }
+
+
+def test_of_a_rank_in_two_agreed_failures_both_are_told_where_both_ended_ranks(
+    run, report_path
+):
+    run("two_agreed")
+    assert kinds(report_path) == {1: [ANEW, ("failure", "ValueError")]}
+
+
+def stacks_of(path, rank):
+    """Return the files of each link of what is told of a rank."""
+    for ranks, record in allraise.load_report(path).bundle.records():
+        if rank in ranks:
+            return [
+                {Path(frame.filename).name for frame in link.frames}
+                for link in record.links
+            ]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("fault", "rank", "line"),
+    [
+        (["woken"], 0, "    g.comm.allreduce(1)\n"),
+        (["woken", "and fail"], 0, "    g.comm.allreduce(1)\n"),
+        (["after_handling", "1"], 1, "    with allraise.guard(comm, "),
+        (["wrong_length"], 0, "    steps.reduce_scatter("),
+        (["refused"], 1, "    with allraise.guard(comm, "),
+    ],
+)
+def test_what_allraise_raises_is_told_by_the_line_of_the_user(
+    run, report_path, fault, rank, line
+):
+    ended = run(*fault)
+    assert line in ended.stderr
+    assert "/allraise/" not in ended.stderr
+    found = stacks_of(report_path, rank)
+    assert found == [{"job.py"}] * len(found)
+
+
+def test_what_allraise_only_passes_on_is_told_with_its_lines(run, report_path):
+    """It may be a defect of allraise's."""
+    run("refused_by_mpi")
+    assert "messaging.py" in stacks_of(report_path, 1)[0]
 
 
 def test_the_excepthook_of_the_program_is_called_after_the_report(run):
@@ -421,6 +552,7 @@ def test_a_signal_is_told_where_python_handlers_are_held_back(
     found = kinds(report_path)
     assert set(found) == {0, 1, 2}
     assert found[0][0][1] == number.name
+    assert stacks_of(report_path, 0) == [{"job.py"}]
 
 
 def test_sigterm_to_mpiexec_leaves_all_stacks(report_path):

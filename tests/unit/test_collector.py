@@ -8,12 +8,10 @@ from allraise.bundle import Bundle
 from allraise.collector import (
     ANSWER_S,
     HOOK_S,
-    OWN,
-    PARTIAL,
     PATIENCE_S,
-    WHOLE,
     Collector,
 )
+from allraise.findings import HANDLED_PARTIAL, HANDLED_WHOLE, OWN, PART, PARTIAL, WHOLE
 from allraise.record import minimal
 
 
@@ -172,6 +170,88 @@ def test_the_root_of_a_guard_is_believed_before_the_others():
     ((ranks, record),) = job.published[0].bundle.records()
     assert (list(ranks), record.links[0].message) == ([2], "with its stack")
     assert job.published[0].step == "write"
+
+
+def say_failed(job, rank, *found, step=""):
+    """Say what a rank tells: of what kind, of which ranks which error, agreed where."""
+    items = []
+    for what, errors, *about in found:
+        known = Bundle.merge(
+            Bundle.of(of, minimal(*error.split(": "))) for of, error in errors.items()
+        )
+        items.append((what, known.encode(), *about))
+    job.say(rank, "failed", 1, items, step, False)
+
+
+def all_told(job):
+    """Return all that was published of each rank, in order."""
+    job.pass_time(0)
+    (outcome,) = job.published
+    told = {}
+    for ranks, record in outcome.bundle.records():
+        link = record.links[0]
+        for rank in ranks:
+            told.setdefault(rank, []).append(f"{record.kind} {link.type_name}")
+    return told
+
+
+def test_what_a_rank_raises_anew_hides_what_it_had_handled_and_nothing_else():
+    """Rank 1 raises while it handles the agreed failure that the others let out."""
+    job = Job(3)
+    say_failed(job, 0, (WHOLE, {1: "ValueError", 2: "KeyError"}, "A"), step="first")
+    say_failed(job, 1, (OWN, {1: "OSError"}), (HANDLED_PARTIAL, {1: "ValueError"}, "A"))
+    say_failed(job, 2, (PARTIAL, {1: "ValueError"}, "A"), (PART, {2: "KeyError"}, "A"))
+    assert all_told(job) == {1: ["failure OSError"], 2: ["failure KeyError"]}
+    assert job.published[0].step == "first"
+
+
+def test_what_was_raised_from_an_agreed_failure_is_told_after_it():
+    job = Job(2)
+    agreed = {1: "ValueError: x"}
+    say_failed(job, 0, (WHOLE, agreed, "A"), (OWN, {0: "RuntimeError"}))
+    say_failed(
+        job, 1, (PARTIAL, agreed, "A"), (PART, agreed, "A"), (OWN, {1: "OSError"})
+    )
+    assert all_told(job) == {
+        0: ["failure RuntimeError"],
+        1: ["failure ValueError", "failure OSError"],
+    }
+
+
+def test_a_failure_that_ended_another_rank_is_told_beside_what_ended_its_own():
+    """Of another agreement, of which the rank itself says nothing."""
+    job = Job(3)
+    say_failed(job, 0, (WHOLE, {1: "ValueError", 2: "KeyError"}, "A"))
+    say_failed(job, 1, (WHOLE, {1: "OSError"}, "B"))
+    say_failed(job, 2, (OWN, {2: "TypeError"}))
+    assert all_told(job) == {
+        1: ["failure OSError", "failure ValueError"],
+        2: ["failure TypeError", "failure KeyError"],
+    }
+
+
+def test_a_handled_failure_is_told_of_a_rank_that_has_not_failed_since():
+    """Beside where that rank stands, and not as a failure."""
+    job = Job(4)
+    handled = {1: "ValueError", 2: "KeyError"}
+    say_failed(job, 0, (OWN, {0: "OSError"}), (HANDLED_WHOLE, handled, "A"))
+    say_failed(job, 2, (OWN, {2: "TypeError"}), (HANDLED_PARTIAL, handled, "A"))
+    for rank in (1, 3):
+        leave(job, rank)
+    assert all_told(job) == {
+        0: ["failure OSError"],
+        1: ["finished finished", "handled ValueError"],
+        2: ["failure TypeError"],
+        3: ["finished finished"],
+    }
+
+
+def test_that_a_rank_was_interrupted_elsewhere_is_not_told_beside_its_failure():
+    job = Job(2)
+    interrupted = Bundle.of(1, minimal("PeerFailure", kind="interrupted")).encode()
+    job.say(0, "failed", 1, [(WHOLE, interrupted, "A")], "", False)
+    say_failed(job, 1, (OWN, {1: "OSError"}))
+    assert all_told(job) == {1: ["failure OSError"]}
 
 
 def test_bytes_that_are_no_record_are_told_not_raised():

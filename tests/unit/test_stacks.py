@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from pathlib import Path
+
+import pytest
 
 from allraise import alarm
 from allraise.carrier import FileCarrier
@@ -58,6 +62,34 @@ def test_a_stack_ends_where_the_handler_of_sigterm_begins():
     inside = frame(threading.__file__, "wait")
     assert program_frames((*program, handler, inside)) == program
     assert program_frames((*program, inside)) == (*program, inside)
+
+
+def stack(*files):
+    return tuple(Frame(file, n, n, 0, 0, "f", "f()") for n, file in enumerate(files))
+
+
+USER, OWN, PYTHON = "job.py", alarm.__file__, threading.__file__
+
+
+@pytest.mark.parametrize(
+    ("files", "n_shown"),
+    [
+        ([USER, OWN, OWN], 1),
+        ([USER, OWN, PYTHON], 1),
+        ([USER, OWN, "<frozen importlib._bootstrap>"], 1),
+        ([USER, PYTHON, OWN, PYTHON, OWN], 2),
+        ([USER, OWN, USER, OWN], 3),  # a function of the user, called by allraise
+        ([USER, OWN, USER, PYTHON], 4),
+        ([USER, OWN, f"{Path(os.__file__).parent}/site-packages/a.py"], 3),
+        ([OWN, OWN], 2),  # there is nothing else
+        ([PYTHON, OWN], 2),
+        ([], 0),
+    ],
+)
+def test_what_allraise_does_below_the_last_line_of_the_user_is_not_shown(
+    files, n_shown
+):
+    assert program_frames(stack(*files)) == stack(*files)[:n_shown]
 
 
 def test_a_pulse_is_silent_while_the_main_thread_runs_no_python():

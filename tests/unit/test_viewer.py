@@ -6,9 +6,11 @@ import pytest
 
 from allraise.bundle import Bundle
 from allraise.capture import capture
+from allraise.errors import StepMismatchError
 from allraise.grouping import fold_numbers, group_records
+from allraise.mismatch import explain_mismatch, position_of
 from allraise.ranks import RankSet
-from allraise.record import Origin
+from allraise.record import Origin, minimal
 from allraise.report import Report
 from allraise.viewer import MAX_MESSAGES_SHOWN, quote, sanitise
 from unit.test_bundle import record
@@ -77,6 +79,16 @@ def test_a_group_is_as_early_as_its_first_rank():
     assert [list(group.ranks) for group in found] == [[0, 2], [1]]
 
 
+def test_the_time_of_a_rank_is_that_of_its_first_failure():
+    """What all raised because of one failure is told after it, whoever is in both."""
+    bundle = bundle_of({3: record(line=1)}, {3: 5.0})
+    bundle.add(RankSet(range(4)), record(line=2))
+    for rank in range(3):
+        bundle.set_origin(rank, Origin("node", 1, 6.0 + rank))
+    found = group_records(bundle)
+    assert [list(group.ranks) for group in found] == [[3], [0, 1, 2, 3]]
+
+
 def test_failures_come_before_their_consequences():
     records = {0: record(kind="interrupted", line=1), 1: record(line=2)}
     found = group_records(bundle_of(records, {0: 1.0, 1: 2.0}))
@@ -112,6 +124,9 @@ def test_numbers_and_addresses_are_folded(text, folded):
             "\\u200b\\u200f\\ufeff\\u2028\\u2029\\x85",
         ),
         ("file \udcff", "file \\udcff"),
+        ("a\xadb", "a\\xadb"),
+        ("\u2800\u3164\u115f\uffa0", "\\u2800\\u3164\\u115f\\uffa0"),
+        ("\U000e0041\ufe0f\u034f", "\\U000e0041\\ufe0f\\u034f"),
         ("tab\tline\n", "tab\tline\n"),
         ("磁盘已满 \U0001f4a5", "磁盘已满 \U0001f4a5"),
     ],
@@ -132,16 +147,92 @@ def test_control_characters_are_shown_not_obeyed(text, shown):
         "\u200b=== rank 1",
         "\x1b[0m=== ranks 0-9",
         "\r=== ranks 0-9",
+        "\u2800Traceback (most recent call last): (RANK 8)",
+        "\u3164=== ranks 0-9",
+        "Trace\xadback (most recent call last): (RANK 6)",
+        "\u0301Traceback (most recent call last): (RANK 6)",
+        "Traceback\xa0(most recent call last): (RANK 6)",
+        "===\u3000rank 1",
     ],
 )
 def test_a_message_cannot_pass_for_a_header(line):
     text = groups_text({7: capture(ValueError(f"x\n{line}\nrest"))}, 8)
+    assert f"\n{line}\n" not in text
     own = [t for t in text.splitlines() if t.lstrip().startswith(("===", "rank"))]
     assert own == ["=== rank 7 (1 of 8): ValueError: x"]
     assert text.count("\nTraceback (most") == 0 or "(RANK 5)" not in [
         t for t in text.splitlines() if t.startswith("Traceback")
     ]
     assert sum(t.lstrip().startswith("Traceback (most") for t in text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "  + Exception Group Traceback (most recent call last): (RANK 9)",
+        "Exception Group Traceback (most recent call last): (RANK 9)",
+        "  | Exception Group Traceback (most recent call last):",
+        "  | Traceback (most recent call last): (RANK 9)",
+        "  +-+---------------- 1 ----------------",
+        "    +---------------- 2 ----------------",
+        "    +---------------- ... ----------------",
+    ],
+)
+@pytest.mark.parametrize("style", ["ranks", "groups"])
+def test_a_message_cannot_pass_for_the_header_of_an_exception_group(line, style):
+    record = capture(ValueError(f"real\n{line}\n  | FakeError: from rank 9"))
+    text = Report("write", bundle_of({0: record}), 1).text(style)
+    assert f"\n| {line}\n" in text
+
+
+def test_the_headers_of_a_group_itself_are_not_marked():
+    group = ExceptionGroup("g", [ValueError("a\nb"), KeyError("c")])
+    try:
+        raise group
+    except ExceptionGroup as error:
+        text = groups_text({0: capture(error)})
+    assert "\n  + Exception Group Traceback (most recent call last):\n" in text
+    assert "\n  +-+---------------- 1 ----------------\n    | ValueError: a\n" in text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "| a | b |",
+        "+-----+-----+",
+        "- ranking 3",
+        "see the Traceback (most recent call last)",
+        "a === b",
+        "x - 1 - y",
+    ],
+)
+def test_a_line_that_is_no_header_is_not_marked(line):
+    assert quote(f"x\n{line}\ny") == f"x\n{line}\ny"
+
+
+def mismatch_of(first, second):
+    """Return what ranks are told that met at two steps."""
+    positions = Bundle.merge(
+        Bundle.of(rank, position_of(step, 1, 1))
+        for rank, step in enumerate([first, second, second])
+    )
+    return Report(first, explain_mismatch(positions), 3)
+
+
+@pytest.mark.parametrize("style", ["ranks", "groups"])
+def test_the_table_of_a_mismatch_is_not_marked(style):
+    text = mismatch_of("write", "read").text(style)
+    assert "\n  rank 0: step 'write', the 1st at depth 1, " in text
+    assert "\n  ranks 1-2: step 'read', the 1st at depth 1, " in text
+    assert "\n| " not in text
+    assert "\n  rank 0: a step without a name, " in mismatch_of("", "b").text()
+
+
+def test_a_mismatch_cannot_pass_for_a_header_either():
+    lines = ["=== rank 9: x", "  rank 9: KeyError", "rank 9: step 'x'"]
+    text = groups_text({0: capture(StepMismatchError("\n".join(["x", *lines])))})
+    for line in lines:
+        assert f"\n| {line}\n" in text
 
 
 def test_a_quoted_line_is_marked_and_the_rest_is_not():
@@ -201,6 +292,50 @@ def test_the_style_ranks_has_a_block_for_each_rank():
     assert report.text("ranks").index("(RANK 0)") < report.text("ranks").index(
         "(RANK 3)"
     )
+
+
+@pytest.mark.parametrize("style", ["ranks", "groups"])
+def test_a_rank_that_has_finished_is_told_in_one_line(style):
+    finished = minimal("finished", kind="finished")
+    text = Report("w", bundle_of({0: record(), 1: finished}), 2).text(style)
+    assert text.endswith("\n\n=== rank 1 (1 of 2): finished\n")
+
+
+def test_where_a_rank_stands_is_said_once():
+    blocked = record("blocked", "in comm.Barrier()", kind="blocked")
+    text = groups_text({0: blocked})
+    assert text.endswith(
+        "=== rank 0: blocked: in comm.Barrier()\n"
+        "Stack (most recent call last):\n"
+        '  File "job.py", line 1, in work\n'
+        "    work()\n"
+    )
+
+
+@pytest.mark.parametrize("style", ["groups", "tree"])
+@pytest.mark.parametrize("kind", ["interrupted", "thread", "handled", "finished"])
+def test_what_is_no_failure_is_marked(style, kind):
+    text = Report("w", bundle_of({0: record(kind=kind)})).text(style)
+    assert f"rank 0: ValueError: m [{kind}]\n" in text
+
+
+def test_words_of_a_rank_without_a_stack_are_sanitised():
+    """They come from a file, which may be anybody's."""
+    words = record("silent", "x", kind="silent")
+    link = words.links[0]._replace(frames=(), lines=("\x1b[2Jsilent\n=== rank 9\n",))
+    text = groups_text({0: words._replace(links=(link,))})
+    assert text.endswith("\n\\x1b[2Jsilent\n| === rank 9\n")
+    text = groups_text({0: words._replace(kind="a\n=== rank 9\x1b[2J")})
+    assert text.count("\n===") == 1
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("style", ["groups", "tree"])
+def test_a_program_without_a_step_is_called_so(style):
+    bundle = bundle_of({0: record()})
+    assert Report("", bundle, 1).text(style).startswith("a step failed on rank 0")
+    ended = Report("", bundle, 1, {"ended_because": "failed"})
+    assert ended.text(style).startswith("the program failed on rank 0 (1 of 1)\n")
 
 
 def test_an_unknown_style_is_refused():

@@ -152,6 +152,108 @@ def raised_from():
         raise RuntimeError("giving up") from error
 
 
+def first_step(*, waits=False):
+    """Fail together, of one rank's failure; the others may be woken."""
+    with allraise.guard(comm, "first") as g:
+        if rank == 1:
+            raise ValueError("the first failure")
+        if waits:
+            g.comm.barrier()
+
+
+def woken():
+    with allraise.guard(comm, "ready") as g:
+        g.comm.barrier()
+    with allraise.guard(comm, "woken") as g:
+        if rank == 1:
+            time.sleep(0.5)
+            raise ValueError("the first failure")
+        try:
+            g.comm.allreduce(1)
+        finally:
+            if len(sys.argv) > 2 and rank == 0:
+                raise KeyError("while it is woken")
+
+
+def wrong_length():
+    steps = allraise.CollectiveSteps(comm)
+    steps.reduce_scatter("wrong", lambda: rank, lambda values: values[1:])
+
+
+def refused():
+    with allraise.guard(comm, "refused", timeout=-1 if rank == 1 else 1):
+        pass
+
+
+def refused_by_mpi():
+    with allraise.guard(comm, "refused by MPI") as g:
+        if rank == 1:
+            g.comm.Send([bytearray(1), 1, MPI.DATATYPE_NULL], 0)
+
+
+def raise_anew():
+    raise OSError(28, "No space left on device")
+
+
+def after_handling():
+    """The rank named raises while it handles what all have agreed on."""
+    try:
+        first_step(waits="woken" in sys.argv)
+    except allraise.CheckpointException:
+        if rank == int(sys.argv[2]):
+            raise_anew()
+    wait()
+
+
+def anew_among_others():
+    """One rank raises something new, the others let out what was agreed."""
+    try:
+        first_step()
+    except allraise.CheckpointException:
+        if rank == 1:
+            raise_anew()
+        raise
+
+
+def from_agreed_on_one():
+    try:
+        first_step()
+    except allraise.CheckpointException as error:
+        if rank == 1:
+            raise OSError(28, "No space left on device") from error
+    wait()
+
+
+def from_none():
+    """Not even the chain tells of what was handled."""
+    try:
+        first_step()
+    except allraise.CheckpointException:
+        if rank == 1:
+            raise OSError(28, "No space left on device") from None
+        raise
+
+
+def exit_after_agreed():
+    try:
+        first_step()
+    except allraise.CheckpointException:
+        sys.exit(3)
+
+
+def two_agreed():
+    """Rank 1 handles the failure that ends rank 0, and fails with rank 2."""
+    part = comm.Split(int(rank > 0), rank)
+    try:
+        first_step()
+    except allraise.CheckpointException:
+        if rank == 0:
+            raise
+    with allraise.guard(part, "second"):
+        if rank == 1:
+            raise_anew()
+
+
 def hook():
     def on_exception(kind, value, traceback):
         print(f"the hook of rank {rank} saw {kind.__name__}", flush=True)
