@@ -182,7 +182,9 @@ class CheckpointException(BaseException):
         message.
         """
         if self._failures is None:
-            own = self._agreed.rank if self._agreed and self._live else -1
+            own = -1
+            if self._agreed is not None and self._live is not None:
+                own = self._agreed.rank
             found: dict[int, Any] = {}
             for ranks, record in self.bundle.failures().records():
                 for rank in ranks:

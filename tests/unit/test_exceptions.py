@@ -217,6 +217,28 @@ def test_this_ranks_own_exception_stays_what_it_is():
     assert made.own_exception() is live
 
 
+@pytest.mark.parametrize(
+    "hooks",
+    [
+        {"__len__": lambda _: 0},
+        {"__bool__": lambda _: False},
+        {"__bool__": lambda _: pytest.fail("asked")},
+    ],
+    ids=["empty", "false", "fails"],
+)
+def test_this_ranks_own_exception_is_not_asked_for_its_truth(hooks):
+    live = type("OddError", (Exception,), hooks)("mine")
+    made = CheckpointException.from_bundle(
+        "x",
+        Bundle.of(2, capture(live)),
+        ordinary=True,
+        live=live,
+        agreed=Agreed(1, object(), 2),
+    )
+    assert made.failures[2][0] is live
+    assert made.args[1][2][0] is live
+
+
 def test_it_says_where_the_whole_report_is():
     made = gathered({0: capture(ValueError("a"))})
     made.locate(4, "rank 0 has the whole report")
