@@ -16,7 +16,7 @@ So ``str()`` unpickles nothing, and a failure that nobody looks at costs nothing
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 from allraise.bundle import Bundle
 from allraise.capture import capture_pair
@@ -24,18 +24,13 @@ from allraise.parts import add_note, is_a
 from allraise.ranks import RankSet
 from allraise.rebuild import rebuild
 from allraise.record import NOWHERE, Origin
-from allraise.render import format_block
+from allraise.telling import in_chain, name_ranks, retell, tell
 from allraise.wrapped import WrappedException, checked_failures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from allraise.record import Record
     from allraise.report import Report
-
-# `str()` prints a block a rank, as torch does. Past this many it is no longer
-# read but only costs: 100,000 blocks are 190 MB. `.report` has all, in groups.
-MAX_BLOCKS: Final = 1024
 
 
 class Agreed(NamedTuple):
@@ -106,8 +101,10 @@ class CheckpointException(BaseException):
         self._failures = failures
         self._live = live
         self._agreed = agreed
+        self._own = -1 if agreed is None else agreed.rank
         self._size: int | None = None
         self._where = ""
+        self._is_whole = True
         self._without_summary: frozenset[int] = frozenset()
         self._report: Report | None = None
 
@@ -138,10 +135,19 @@ class CheckpointException(BaseException):
         made._fill(step, bundle, live=live, agreed=agreed)  # noqa: SLF001 itself
         return made
 
-    def locate(self, size: int | None, where: str) -> None:
-        """Say how many ranks there were and, if not here, where the report is."""
+    def locate(
+        self, size: int | None, where: str, *, is_whole: bool | None = None
+    ) -> None:
+        """Say how many ranks there were and, if not here, where the report is.
+
+        Args:
+            size: Of the communicator.
+            where: Who prints the whole report, in words; empty on that rank.
+            is_whole: Whether it is here as well; if not told, on that rank only.
+        """
         self._size = size
         self._where = where
+        self._is_whole = not where if is_whole is None else is_whole
 
     @property
     def agreed(self) -> Agreed | None:
@@ -151,7 +157,7 @@ class CheckpointException(BaseException):
     @property
     def is_partial(self) -> bool:
         """Whether another rank has the whole report."""
-        return bool(self._where)
+        return not self._is_whole
 
     def own_exception(self) -> BaseException | None:
         """Return this rank's own exception, live, if it had one."""
@@ -182,9 +188,7 @@ class CheckpointException(BaseException):
         message.
         """
         if self._failures is None:
-            own = -1
-            if self._agreed is not None and self._live is not None:
-                own = self._agreed.rank
+            own = -1 if self._live is None else self._own
             found: dict[int, Any] = {}
             for ranks, record in self.bundle.failures().records():
                 for rank in ranks:
@@ -245,7 +249,8 @@ class CheckpointException(BaseException):
             raise ValueError(msg)
         title = f"step {self._step!r}" if self._step else "failures"
         ordered = [leaves[rank] for rank in sorted(leaves)]
-        return BaseExceptionGroup(f"{title} on ranks {RankSet(leaves)}", ordered)
+        places = name_ranks(RankSet(leaves))
+        return BaseExceptionGroup(f"{title} on {places}", ordered)
 
     def _portable_bundle(self) -> Bundle:
         """Return a bundle with objects; the one for printing may have none."""
@@ -254,42 +259,34 @@ class CheckpointException(BaseException):
             return self.bundle
         return self._bundle_of_pairs(objects=True)
 
-    def _records(self) -> dict[int, Record]:
-        failed = self.bundle.failures()
-        return {r: record for ranks, record in failed.records() for r in ranks}
-
     def __str__(self) -> str:
-        records = sorted(self._records().items())
-        ranks = [rank for rank, _ in records[:MAX_BLOCKS]]
-        parts = [f"CheckpointException ranks:dict_keys({ranks})\n"]
-        parts += [format_block(record, rank) for rank, record in records[:MAX_BLOCKS]]
-        if len(records) > MAX_BLOCKS:
-            left = len(records) - MAX_BLOCKS
-            parts.append(f"[{left} more ranks failed; .report shows all in groups]\n")
-        if self._where:
-            parts.append(f"[{self._where}]\n")
-        return "".join(parts)
+        failures = self.bundle.failures()
+        return tell(failures, self._own, self._where, is_whole=self._is_whole)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._step!r}, {self.failures!r})"
 
-    def _allraise_brief(self) -> str:
-        """Return the line that stands for this exception in another's chain.
+    def _allraise_brief(self, room: int) -> str:
+        """Return what stands for this exception in another's chain.
 
         Only for one that was agreed: it has been reported.
         """
         if self._agreed is None:
             raise NotImplementedError
-        ranks = RankSet(self.ranks)
-        step = f"step {self._step!r}" if self._step else "a step"
+        failures = self.bundle.failures()
         name = f"{type(self).__module__}.{type(self).__qualname__}"
-        return f"{name}: {step} failed on ranks {ranks}, reported where it was raised\n"
+        line = in_chain(name, self._step, failures.ranks)
+        if not room:
+            return line
+        is_told = self._live is not None and self.__cause__ is self._live
+        where = "" if self._is_whole else self._where
+        return line + retell(failures, self._own if is_told else -1, where, room)
 
     def __reduce__(self) -> tuple[Any, ...]:
         pairs: Mapping[int, tuple[object, object]] = self._failures or {}
         without = frozenset(rank for rank, pair in pairs.items() if pair[1] is None)
         notes = list(getattr(self, "__notes__", ()))
-        state = (self._size, self._where, without, notes)
+        state = (self._size, self._where, self._is_whole, self._own, without, notes)
         wire = self._portable_bundle().encode()
         return _unpickle, (type(self), self._step, wire, state)
 
@@ -307,11 +304,12 @@ def _unpickle(
     cls: type[CheckpointException], step: str, wire: bytes, state: tuple[Any, ...]
 ) -> CheckpointException:
     ordinary = issubclass(cls, Exception)
-    size, where, without, notes = state
+    size, where, is_whole, own, without, notes = state
     bundle = Bundle.decode(wire)
     made = CheckpointException.from_bundle(step, bundle, ordinary=ordinary)
-    made.locate(size, where)
-    made._without_summary = without  # noqa: SLF001 its own other half
+    made.locate(size, where, is_whole=is_whole)
+    made._own = own  # noqa: SLF001 its own other half
+    made._without_summary = without  # noqa: SLF001
     for note in notes:
         add_note(made, note)
     return made

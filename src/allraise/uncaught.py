@@ -64,7 +64,8 @@ def captured(exc: BaseException, kind: str = "failure") -> Record:
     """Take down an exception, the program's part of its stack."""
     if kind == "failure" and is_a(exc, PeerFailure):
         kind = "interrupted"
-    record = capture(exc, kind=kind)
+    # That one goes into the job's report by itself.
+    record = capture(exc, kind=kind, beside=agreed_in(exc))
     top = record.links[0]
     top = top._replace(frames=program_frames(top.frames))
     return Record((top, *record.links[1:]), (), record.reasons, record.origin, kind)

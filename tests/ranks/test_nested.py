@@ -119,11 +119,36 @@ def test_a_failure_made_from_an_outcome_does_not_repeat_it(comm):
 
     outcome = outcome_of(block)
     assert outcome.ranks == tuple(range(comm.size))
-    assert "step 'inner' failed on ranks 0, reported where it was raised" in str(
-        outcome
-    )
+    assert "step 'inner' failed on rank 0, reported where it was raised" in str(outcome)
     assert str(outcome).count("ValueError: inner one\n") == (comm.rank == 0)
     assert "dict_keys" not in str(outcome).partition("\n")[2]
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("outer", [0, -1])
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_what_one_rank_raises_from_an_outcome_tells_of_its_cause(
+    comm, outer, everywhere
+):
+    """Also where it has failed on another rank, and nobody else goes on from it."""
+    outer %= comm.size
+    inner = comm.size - 1 - outer
+
+    def block():
+        with guard(comm, "outer"):
+            try:
+                with guard(comm, "inner", everywhere=everywhere):
+                    fail_if(comm.rank == inner, ValueError("the real cause"))
+            except CheckpointError as error:
+                if comm.rank == outer:
+                    raise RuntimeError("could not save") from error
+
+    outcome = outcome_of(block)
+    assert outcome.ranks == (outer,)
+    if comm.rank in {0, outer}:
+        assert f"failed on rank {inner}, reported where it was raised\n" in str(outcome)
+        assert str(outcome).count("ValueError: the real cause") == 1
+        assert (", in fail_if\n" in str(outcome)) == (everywhere or outer == 0)
 
 
 def test_an_older_outcome_raised_again_loses_nobody(comm):

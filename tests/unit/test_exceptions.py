@@ -20,7 +20,8 @@ from allraise import (
 )
 from allraise.bundle import Bundle
 from allraise.capture import capture
-from allraise.exceptions import MAX_BLOCKS, Agreed
+from allraise.exceptions import Agreed
+from allraise.telling import MAX_BLOCKS
 from unit.zoo import ZOO
 
 

@@ -29,7 +29,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (0, "ulfm"),
         (1, "capture rebuild render grouping"),
         (1, "stacks revive"),
-        (2, "errors wrapped viewer"),
+        (2, "errors wrapped viewer telling"),
         (2, "tree page publishing ending"),
         (2, "report"),
         (2, "exceptions showing"),
