@@ -231,9 +231,11 @@ def _reduce_tamed(
     return create, made_of, state, None, None, fill
 
 
-def _has_native_reducer(exc: BaseException) -> bool:
-    # A C or Rust type with a reducer of its own keeps state where no descriptor
-    # shows it; its reducer knows best.
+def has_native_reducer(exc: BaseException) -> bool:
+    """Tell a C or Rust type whose own reducer knows best.
+
+    It keeps state where no descriptor shows it. Not collective.
+    """
     try:
         reducer: Any = type(exc).__reduce__
     except BaseException:  # a metaclass may hide it
@@ -271,7 +273,7 @@ def dump_exception(
     tamed = partial(_reduce_tamed, with_traceback=with_traceback, held=held)
     reason = ""
     for reduce_top in (
-        (None, exact, tamed) if _has_native_reducer(exc) else (exact, None, tamed)
+        (None, exact, tamed) if has_native_reducer(exc) else (exact, None, tamed)
     ):
         try:
             body = _dump(exc, exc, reduce_top, held)

@@ -16,15 +16,15 @@ So ``str()`` unpickles nothing, and a failure that nobody looks at costs nothing
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 
 from allraise.bundle import Bundle
 from allraise.capture import capture_pair
-from allraise.parts import add_note, is_a
-from allraise.ranks import RankSet
+from allraise.copies import deep_copy, shallow_copy, state_to_pickle
+from allraise.leaves import make_group
+from allraise.parts import create, fill, is_a
 from allraise.rebuild import rebuild
-from allraise.record import NOWHERE, Origin
-from allraise.telling import in_chain, name_ranks, retell, tell
+from allraise.telling import in_chain, retell, tell
 from allraise.wrapped import WrappedException, checked_failures
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ class CheckpointException(BaseException):
     message, unless all asked for ``everywhere=True``. ``__cause__`` is this
     rank's own exception, if it had one.
 
+    ``str()`` has a block for each rank, of 1024 at most; where another rank has the
+    whole report, of this rank and eight others. It says how many more there are, and
+    `report` shows all in groups.
+
     Constructed where every failure is an `Exception`, the object is a
     `CheckpointError`, which ``except Exception`` catches.
 
@@ -62,20 +66,17 @@ class CheckpointException(BaseException):
             None), as `wrap_exception` makes them.
     """
 
-    def __new__(cls, msg: str, failures: Mapping[int, WrappedException]) -> Self:
-        """Make a `CheckpointError` where every failure is an `Exception`."""
-        pairs = checked_failures(failures)
-        ordinary = all(is_a(exc, Exception) for exc, _ in pairs.values())
-        if not ordinary and cls.__mro__.count(Exception):
-            text = (
-                f"{cls.__name__} takes failures that are Exceptions; construct "
-                "CheckpointException to hold a KeyboardInterrupt or a SystemExit"
-            )
-            raise TypeError(text)
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Make a `CheckpointError` where every failure is an `Exception`.
+
+        Takes anything: a subclass may have a constructor of its own.
+        """
         made: type[BaseException] = cls
-        if cls is CheckpointException and ordinary:
-            made = CheckpointError
-        return cast("Self", BaseException.__new__(made, msg, failures))
+        if cls is CheckpointException:
+            failures = args[1] if len(args) > 1 else kwargs.get("failures", {})
+            if _are_ordinary(checked_failures(failures)):
+                made = CheckpointError
+        return cast("Self", BaseException.__new__(made, *args))
 
     def __init__(self, msg: str, failures: Mapping[int, WrappedException]) -> None:
         given: object = msg
@@ -84,8 +85,16 @@ class CheckpointException(BaseException):
             text = f"msg must be a str, the step that failed, got {kind}"
             raise TypeError(text)
         pairs = checked_failures(failures)
+        if issubclass(type(self), Exception) and not _are_ordinary(pairs):
+            text = (
+                f"{type(self).__name__} takes failures that are Exceptions; construct "
+                "CheckpointException to hold a KeyboardInterrupt or a SystemExit"
+            )
+            raise TypeError(text)
         super().__init__(msg, pairs)
         self._fill(msg, None, failures=pairs)
+
+    __new__.__wrapped__ = __init__  # type: ignore[attr-defined]  # for `help`
 
     def _fill(
         self,
@@ -99,13 +108,16 @@ class CheckpointException(BaseException):
         self._step = step
         self._bundle = bundle
         self._failures = failures
+        # The bundle of pairs that were given is for printing: without objects.
+        self._is_by_hand = failures is not None
         self._live = live
         self._agreed = agreed
         self._own = -1 if agreed is None else agreed.rank
         self._size: int | None = None
         self._where = ""
         self._is_whole = True
-        self._without_summary: frozenset[int] = frozenset()
+        pairs: Mapping[int, tuple[object, object]] = failures or {}
+        self._without_summary = frozenset(r for r in pairs if pairs[r][1] is None)
         self._report: Report | None = None
 
     @classmethod
@@ -185,20 +197,26 @@ class CheckpointException(BaseException):
         """For each failed rank, ascending, its exception and its stack.
 
         An exception that could not travel is a `RemoteError` with its type and
-        message.
+        message. Another dict each time, of the same exceptions.
         """
         if self._failures is None:
-            own = -1 if self._live is None else self._own
             found: dict[int, Any] = {}
             for ranks, record in self.bundle.failures().records():
                 for rank in ranks:
                     exc, summary = rebuild(record)
+                    live = self._live_of(rank)
                     found[rank] = (
-                        self._live if rank == own else exc,
+                        exc if live is None else live,
                         None if rank in self._without_summary else summary,
                     )
             self._failures = dict(sorted(found.items()))
-        return self._failures
+        return dict(self._failures)
+
+    def _live_of(self, rank: int) -> BaseException | None:
+        """Return the exception of a rank as it was raised, if it is here."""
+        if self._is_by_hand and self._failures is not None:
+            return self._failures[rank][0]
+        return self._live if rank == self._own else None
 
     @property
     def bundle(self) -> Bundle:
@@ -226,7 +244,8 @@ class CheckpointException(BaseException):
         """Return the failures as a group, for ``except*`` and group-aware tools.
 
         Not collective. Each call makes new objects: the exceptions in
-        ``failures`` are left as they are.
+        ``failures`` are left as they are. One that was raised on this rank has a
+        likeness of its own type here, also where it could not travel.
 
         Returns:
             One leaf a rank, with a rebuilt ``__traceback__`` (file, line and
@@ -235,29 +254,7 @@ class CheckpointException(BaseException):
         Raises:
             ValueError: There is no failure: a group cannot be empty.
         """
-        bundle = self._portable_bundle()
-        leaves = {}
-        for ranks, record in bundle.failures().records():
-            for rank in ranks:
-                exc, _ = rebuild(record)
-                origin = Origin(*bundle.origins.get(rank, NOWHERE))
-                place = f" on {origin.host}, pid {origin.pid}" if origin.pid else ""
-                add_note(exc, f"rank {rank}{place}")
-                leaves[rank] = exc
-        if not leaves:
-            msg = "no rank failed: an exception group cannot be empty"
-            raise ValueError(msg)
-        title = f"step {self._step!r}" if self._step else "failures"
-        ordered = [leaves[rank] for rank in sorted(leaves)]
-        places = name_ranks(RankSet(leaves))
-        return BaseExceptionGroup(f"{title} on {places}", ordered)
-
-    def _portable_bundle(self) -> Bundle:
-        """Return a bundle with objects; the one for printing may have none."""
-        gathered = self._bundle is not None and self._bundle.origins
-        if gathered or self._failures is None:
-            return self.bundle
-        return self._bundle_of_pairs(objects=True)
+        return make_group(self._step, self.bundle, self._live_of)
 
     def __str__(self) -> str:
         failures = self.bundle.failures()
@@ -282,13 +279,33 @@ class CheckpointException(BaseException):
         where = "" if self._is_whole else self._where
         return line + retell(failures, self._own if is_told else -1, where, room)
 
+    def __copy__(self) -> Self:
+        return shallow_copy(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return deep_copy(self, memo, _HELD)  # the exceptions are live
+
     def __reduce__(self) -> tuple[Any, ...]:
-        pairs: Mapping[int, tuple[object, object]] = self._failures or {}
-        without = frozenset(rank for rank, pair in pairs.items() if pair[1] is None)
-        notes = list(getattr(self, "__notes__", ()))
-        state = (self._size, self._where, self._is_whole, self._own, without, notes)
-        wire = self._portable_bundle().encode()
-        return _unpickle, (type(self), self._step, wire, state)
+        bundle = self.bundle
+        if self._is_by_hand:
+            bundle = self._bundle_of_pairs(objects=True)
+        state = state_to_pickle(self, _HELD)
+        state["dict"] |= {name: getattr(self, name) for name in _CARRIED}
+        return _begin, (type(self), bundle.encode()), state, None, None, fill
+
+
+# What is no attribute of a user's: what is carried as it is, and what is made anew.
+_CARRIED: Final = frozenset(
+    {"_step", "_own", "_size", "_where", "_is_whole", "_without_summary"}
+)
+_HELD: Final = _CARRIED | {
+    "_bundle",
+    "_failures",
+    "_is_by_hand",
+    "_live",
+    "_agreed",
+    "_report",
+}
 
 
 class CheckpointError(CheckpointException, Exception):
@@ -300,16 +317,12 @@ for _public in (CheckpointException, CheckpointError):
     _public.__module__ = "allraise"  # where they are public, and what is printed
 
 
-def _unpickle(
-    cls: type[CheckpointException], step: str, wire: bytes, state: tuple[Any, ...]
-) -> CheckpointException:
-    ordinary = issubclass(cls, Exception)
-    size, where, is_whole, own, without, notes = state
-    bundle = Bundle.decode(wire)
-    made = CheckpointException.from_bundle(step, bundle, ordinary=ordinary)
-    made.locate(size, where, is_whole=is_whole)
-    made._own = own  # noqa: SLF001 its own other half
-    made._without_summary = without  # noqa: SLF001
-    for note in notes:
-        add_note(made, note)
+def _are_ordinary(pairs: dict[int, WrappedException]) -> bool:
+    return all(is_a(exc, Exception) for exc, _ in pairs.values())
+
+
+def _begin(cls: type[CheckpointException], wire: bytes) -> BaseException:
+    """Make what a pickle is read into; `fill` does the rest."""
+    made = cast("CheckpointException", create(cls))
+    made._fill("", Bundle.decode(wire))  # noqa: SLF001 its own other half
     return made

@@ -194,7 +194,8 @@ def test_what_was_gathered_is_rebuilt_when_it_is_asked_for():
     exc, summary = made.failures[4]
     assert (type(exc), exc.args) == (KeyError, ("k",))
     assert [frame.name for frame in summary] == ["failed"]
-    assert made.failures is made.failures
+    assert made.failures[4][0] is exc
+    assert made.failures[4][1] is summary
 
 
 def test_alike_failures_are_objects_of_their_own():
@@ -331,8 +332,8 @@ class TestExceptionGroup:
         assert len(other.exceptions[0].__notes__) == 1
 
     def test_what_cannot_travel_is_a_remote_error(self):
-        exc = ZOO["local_class"].catch()
-        (leaf,) = self.group({0: wrap_exception(exc)}).exceptions
+        made = gathered({0: capture(ZOO["local_class"].catch())})
+        (leaf,) = made.exception_group().exceptions
         assert type(leaf) is RemoteError
         assert leaf.message == "local"
 
