@@ -15,10 +15,12 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from contextlib import suppress
 from traceback import StackSummary, TracebackException
 from typing import Any, Final, NamedTuple
 
 from allraise.bodies import dump_exception
+from allraise.damage import check_links
 from allraise.frames import frames_from_summary, frames_from_traceback
 from allraise.parts import clip, type_name_of
 from allraise.record import Frame, Link, Origin, Record, minimal
@@ -276,7 +278,8 @@ def capture(
         return _with_objects(links, holders, origin=origin_here(), kind=kind)
     except BaseException as error:
         reason = f"capturing it failed: {type_name_of(type(error))}"
-        return minimal(type_name_of(type(exc)), kind=kind, reason=reason)
+        message = _clipped_str(exc, MAX_MESSAGE_CHARS)
+        return minimal(type_name_of(type(exc)), message, kind, reason)
 
 
 def capture_pair(
@@ -293,9 +296,11 @@ def capture_pair(
             none at all.
         objects: Whether the exception objects go along.
     """
-    try:
-        stack = StackSummary() if summary is None else summary
-        links, holders = _capture_text(exc, stack, None)
-        return _with_objects(links, holders) if objects else Record(tuple(links))
-    except BaseException:
-        return minimal(type_name_of(type(exc)))
+    for stack in (summary, None):  # a summary of something else costs only itself
+        with suppress(BaseException):  # its frames are a user's, and so is exc
+            # As torch prints it: also a list of tuples.
+            frames = StackSummary.from_list([] if stack is None else stack)
+            links, holders = _capture_text(exc, frames, None)
+            check_links(tuple(links))
+            return _with_objects(links, holders) if objects else Record(tuple(links))
+    return minimal(type_name_of(type(exc)), _clipped_str(exc, None))

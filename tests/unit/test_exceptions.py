@@ -77,6 +77,28 @@ def test_a_summary_may_be_none():
     assert pickle.loads(pickle.dumps(made)).failures[2][1] is None
 
 
+def test_a_summary_may_be_a_list_of_tuples():
+    """As `traceback.format_list` takes it, and torch with that."""
+    stack = [("a.py", 3, "save", "write(x)"), ("b.py", 4, "write", None)]
+    exc = ValueError("a")
+    made = CheckpointException("x", {0: (exc, stack)})
+    expected = "".join(traceback.format_list(stack)) + "ValueError: a\n"
+    assert str(made).partition("(RANK 0)\n")[2] == expected
+    assert made.failures == {0: (exc, stack)}
+    again = pickle.loads(pickle.dumps(made))
+    assert str(again) == str(made)
+    assert "write(x)" in made.report.text()
+    assert len(made.exception_group().exceptions) == 1
+
+
+@pytest.mark.parametrize("stack", [[1, 2], [("a.py",)], [None], [("a", "b", "c", 4)]])
+def test_a_summary_that_is_none_costs_the_stack_and_not_the_message(stack):
+    made = CheckpointException("x", {0: (ValueError("a"), stack)})
+    assert str(made).endswith("ValueError: a\n")
+    assert "ValueError: a" in made.report.text()
+    assert pickle.loads(pickle.dumps(made)).ranks == (0,)
+
+
 @pytest.mark.parametrize(
     ("exc", "ordinary"),
     [
@@ -196,6 +218,16 @@ def test_what_was_gathered_is_rebuilt_when_it_is_asked_for():
     assert [frame.name for frame in summary] == ["failed"]
     assert made.failures[4][0] is exc
     assert made.failures[4][1] is summary
+
+
+def test_the_message_is_kept_where_nothing_else_can_be_taken_down(monkeypatch):
+    def refuse(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("allraise.capture._capture_text", refuse)
+    assert str(gathered({0: capture(ValueError("a"))})).endswith("ValueError: a\n")
+    by_hand = CheckpointException("x", {0: failed(ValueError("b"))})
+    assert str(by_hand).endswith("ValueError: b\n")
 
 
 def test_alike_failures_are_objects_of_their_own():
