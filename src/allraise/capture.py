@@ -22,11 +22,15 @@ from typing import Any, Final, NamedTuple
 from allraise.bodies import dump_exception
 from allraise.damage import check_links
 from allraise.frames import frames_from_summary, frames_from_traceback
-from allraise.parts import clip, type_name_of
-from allraise.record import Frame, Link, Origin, Record, minimal
+from allraise.parts import type_name_of
+from allraise.record import Frame, Link, Origin, Record, clip, minimal
 
-# A message can hold a whole array. A report is read by people.
-MAX_MESSAGE_CHARS: Final = 16 * 1024
+# A message can hold a whole array. A report is read by people. The text is in the
+# record twice, and perhaps in the object: a merged report must have room for several.
+MAX_MESSAGE_CHARS: Final = 64 * 1024
+
+# Of each cause and member, of which there may be hundreds.
+MAX_CAUSE_CHARS: Final = 16 * 1024
 
 # A chain of causes longer than this is a loop that retried; its end is told.
 MAX_LINKS: Final = 200
@@ -115,7 +119,10 @@ def _text_of(told: _Told, limit: int | None, brief: str) -> Link:
         first = f"{name}: {message}\n" if message else f"{name}\n"
         lines = (first, *(f"{note}\n" for note in notes))
     else:
-        lines = tuple(clip(line, limit) for line in te.format_exception_only())
+        # Cut where the message is, which stands behind the type, and ended in any case.
+        room = None if limit is None else limit + len(name) + len(": ")
+        found = (line.removesuffix("\n") for line in te.format_exception_only())
+        lines = tuple(f"{clip(line, room)}\n" for line in found)
     if te is None:
         frames = frames_from_traceback(_builtin("__traceback__", exc))
     else:
@@ -168,13 +175,15 @@ def _links_of(
     """Flatten a chain of causes and members, nearest first, without recursion."""
     room = MAX_RETOLD_CHARS
 
-    def text_of(told: _Told) -> Link:
+    rest = None if limit is None else min(limit, MAX_CAUSE_CHARS)
+
+    def text_of(told: _Told, limit: int | None = rest) -> Link:
         nonlocal room
         brief = _brief_of(told.exc, 0 if told.exc is beside else room)
         room = max(0, room - len(brief))
         return _text_of(told, limit, brief)
 
-    links = [text_of(top)]
+    links = [text_of(top, limit)]
     holders: list[BaseException | None] = [top.exc]  # whose object is carried
     queue = deque([(0, top)])
     met = {id(top.exc)}

@@ -102,13 +102,6 @@ def type_name_of(cls: type) -> str:
         return "<type whose name cannot be read>"
 
 
-def clip(text: str, limit: int | None) -> str:
-    """Cut a text that is too long, and say how much more there was."""
-    if limit is None or len(text) <= limit:
-        return text
-    return f"{text[:limit]}... [{len(text) - limit} more characters]"
-
-
 def describe(error: BaseException) -> str:
     """Return an exception's type and words, as far as they can be had."""
     try:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from allraise.parts import clip
 from allraise.ranks import RankSet
+from allraise.record import clip
 from allraise.render import format_block, format_traceback
 
 if TYPE_CHECKING:
