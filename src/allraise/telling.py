@@ -57,10 +57,14 @@ def tell(failures: Bundle, own: int, where: str, *, is_whole: bool) -> str:
     left = len(records) - len(shown)
     if left:
         hint = where or ".report shows all in groups"
-        parts.append(f"[{left} more ranks failed; {hint}]\n")
+        parts.append(f"[{_more(left)}; {hint}]\n")
     elif where and not is_whole:
         parts.append(f"[{where}]\n")
     return "".join(parts)
+
+
+def _more(number: int) -> str:
+    return f"{number} more {'rank' if number == 1 else 'ranks'} failed"
 
 
 def _keys(ranks: list[int]) -> str:
@@ -101,7 +105,7 @@ def retell(failures: Bundle, own: int, where: str, room: int) -> str:
         lines += _fitting(text, room // len(shown))
     left = sum(len(ranks) for ranks, _ in known[MAX_RETOLD:])
     if left:
-        lines.append(f"[{left} more {'rank' if left == 1 else 'ranks'} failed]")
+        lines.append(f"[{_more(left)}]")
     return "".join(f"{_MARK}{line}\n" for line in lines)
 
 

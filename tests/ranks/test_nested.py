@@ -193,6 +193,30 @@ def test_ranks_at_different_steps_are_told_where_each_stands(world):
 
 
 @pytest.mark.mpi(min_size=2)
+def test_where_every_rank_stands_elsewhere_what_is_told_is_bounded(world, monkeypatch):
+    """The table on all ranks, and a block of each rank on the root alone."""
+    monkeypatch.setattr("allraise.mismatch.MAX_POSITIONS", 1)
+    monkeypatch.setattr("allraise.telling.MAX_BLOCKS_ELSEWHERE", 0)
+    outcome = outcome_of(allraise.agree, None, world, f"of {world.rank}")
+    assert outcome.ranks == tuple(range(world.size))
+    assert not outcome.is_partial
+    rows = str(outcome.failures[world.rank][0]).splitlines()
+    assert len(rows) == 3
+    left = world.size - 1
+    assert rows[2] == f"  [{left} more {'place' if left == 1 else 'places'}]"
+    blocks = [line for line in str(outcome).splitlines() if "(RANK " in line]
+    if world.rank:
+        assert [line.split()[-1] for line in blocks] == [f"{world.rank})"]
+        last = str(outcome).splitlines()[-1]
+        hint = f"rank 0 of {world.size} has the whole report"
+        assert (
+            last == f"[{left} more {'rank' if left == 1 else 'ranks'} failed; {hint}]"
+        )
+    else:
+        assert len(blocks) == world.size
+
+
+@pytest.mark.mpi(min_size=2)
 def test_a_guard_that_one_rank_skips_is_a_mismatch(world):
     """File and line of each set of ranks are told."""
 
