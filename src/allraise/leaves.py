@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from allraise.bodies import RemoteError
 from allraise.copies import likeness
 from allraise.parts import add_note, set_traceback
 from allraise.ranks import RankSet
@@ -53,6 +54,11 @@ def make_group(
 
 def _leaf(record: Record, live: BaseException | None, note: str) -> BaseException:
     exc = rebuild(record)[0] if live is None else likeness(live)
+    try:
+        isinstance(exc, Exception)  # as the group asks
+    except BaseException:  # of what is none, its __class__, which is a user's
+        link = record.links[0]
+        exc = RemoteError(link.type_name, link.message, "a group cannot hold it")
     if exc is live:  # there is no other like it: the user's own stays as it is
         return exc
     set_traceback(exc, rebuild_traceback(record))

@@ -223,3 +223,12 @@ class TestExceptionGroup:
         made = roundtrip(gathered(live, live=live))
         (leaf,) = made.exception_group().exceptions
         assert type(leaf) is RemoteError
+
+    def test_has_a_remote_error_where_a_group_cannot_hold_it(self):
+        """It asks what is no Exception for its ``__class__``."""
+        answers = property(lambda _: pytest.fail("asked"))
+        exc = type("OddExit", (BaseException,), {"__class__": answers})("a")
+        made = CheckpointException("x", {0: (exc, None)})
+        (leaf,) = made.exception_group().exceptions
+        assert type(leaf) is RemoteError
+        assert str(leaf).endswith("OddExit: a")
