@@ -26,31 +26,31 @@ TEXT = """\
 
 <!-- Written by .ci/tested.py; `make tested` runs everything here and writes it. -->
 
-Versions are those that the programs themselves gave during the run. A cell has the
-wheel of this library installed, not the checkout. All ran on one machine, with
-{machine}: with 4 or 8 ranks there are more of them than cores.
+Versions are what the programs themselves reported during the run. Each cell has the wheel of
+this library installed, not the checkout. All ran on one machine, with
+{machine}; with 4 or 8 ranks there are more ranks than cores.
 
 The numbers are tests that passed:
 
 - `unit`: `tests/unit`, without MPI.
-- `ranks`: `tests/ranks`, by all ranks together; the sum over the numbers n of ranks.
-- `launch`: tests that start programs and look at how they end:
+- `ranks`: `tests/ranks`, run by all ranks together; the sum over the numbers of ranks n.
+- `launch`: tests that start programs and check how they end:
   {launch}.
 
-An empty place was not run. Most cells have `ranks` alone, with 2 and 4 ranks. Without
-options, `make matrix` gives one cell of each implementation more numbers of ranks and
-`launch`, and one for each Python `unit`; `--quick` gives no cell more, `--full` gives
-every cell everything, which takes hours on such a machine. Skipped tests say which MPI,
-package or number of ranks they need.
+An empty place was not run. Most cells run `ranks` alone, with 2 and 4 ranks. `make matrix`
+also runs `launch` and more numbers of ranks in one cell of each implementation, and `unit` in
+one cell of each Python. `.ci/matrix.py --quick` runs only `ranks`, in one cell of each MPI;
+`--full` runs everything in every cell, which takes hours on such a machine. Skipped tests say
+which MPI, package or number of ranks they need.
 
-On CPython 3.12.1 all of `tests/unit` pass, and then the interpreter crashes as it ends:
-the exceptions of its zoo do that by themselves, where allraise is not even imported. So
-that number is missing there.
+On CPython 3.12.1 all of `tests/unit` pass, and then the interpreter crashes as it exits. The
+test exceptions cause that by themselves, even where allraise is not imported. So that number
+is missing.
 
 ## MPI from PyPI
 
-`make matrix`; one cell: `make matrix CELL=mpich-5.0-py3.13`. The cell `oldest` has the
-oldest mpi4py and tblib that are supported.
+`make matrix`; one cell: `make matrix CELL=mpich-5.0-py3.13`. The cell `oldest` has the oldest
+supported mpi4py and tblib.
 
 {wheels}
 
@@ -58,8 +58,8 @@ oldest mpi4py and tblib that are supported.
 
 ## Containers
 
-`make docker-test`; one cell: `make docker-test CELL=trixie`. The MPI of a distribution,
-or a wheel, in an image of that distribution, by a user who is not root.
+`make docker-test`; one cell: `make docker-test CELL=trixie`. A distribution's MPI, or one from
+a wheel, in an image of that distribution, run by a user who is not root.
 
 {images}
 
@@ -67,8 +67,8 @@ or a wheel, in an image of that distribution, by a user who is not root.
 
 ## Two nodes
 
-`make cluster-test`: two containers on a network of their own, with two ranks each, ssh
-between them, and `mpirun --hostfile`. With `[ulfm]`, under `--with-ft ulfm`.
+`make cluster-test`: two containers on a network of their own, two ranks each, with ssh and
+`mpirun --hostfile`. Tests marked `[ulfm]` run under `--with-ft ulfm`.
 
 {nodes}
 
@@ -76,8 +76,7 @@ between them, and `mpirun --hostfile`. With `[ulfm]`, under `--with-ft ulfm`.
 
 ## Slurm
 
-`make slurm-test`: a node under Slurm, where `srun` starts four ranks; see
-[Slurm](slurm.md).
+`make slurm-test`: one node under Slurm, where `srun` starts four ranks; see [Slurm](slurm.md).
 
 {slurm}
 

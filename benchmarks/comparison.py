@@ -87,14 +87,14 @@ def main():
         "# The same failing job, started in three ways\n\n"
         "Written by `benchmarks/comparison.py`; do not edit.\n\n"
         f"{n_ranks} ranks on one machine, {library}, Python "
-        f"{platform.python_version()}. There are far more ranks than cores: the times "
-        "are for comparison with each other.\n\n"
+        f"{platform.python_version()}. There are far more ranks than cores, so "
+        "compare the times only with each other.\n\n"
         "## Every rank fails with the same error\n\n"
         + "\n".join(head + every)
         + "\n\n## One rank fails, the others wait for it in a barrier\n\n"
         + "\n".join(head + one)
-        + "\n\n`allraise run` waits 2 seconds after the first failure (`--grace`) for "
-        "others, and then asks the ranks that have not failed where they stand."
+        + "\n\nPart of the time of `allraise run`: it waits 2 seconds after the first failure for "
+        "others (`--grace`), then asks the ranks that have not failed where they are."
     )
 
 

@@ -130,7 +130,11 @@ def check(comm: MPI.Intracomm, root: Path) -> int:
     """Read the published checkpoint and compare it. Collective over comm."""
     number = current(comm, root)
     with allraise.guard(comm, "read back"):
-        entry = json.loads((root / "index.json").read_text())["shards"][comm.rank]
+        shards = json.loads((root / "index.json").read_text())["shards"]
+        if len(shards) != comm.size:
+            msg = f"checkpoint {number} is of {len(shards)} ranks"
+            raise ValueError(f"{msg}, this job has {comm.size}")
+        entry = shards[comm.rank]
         shard = np.fromfile(root / f"checkpoint-{number}" / entry["file"])
         assert zlib.crc32(shard.data) == entry["crc"], "the shard was damaged"
         np.testing.assert_array_equal(shard, make_state(comm.rank, number))
@@ -158,7 +162,11 @@ def main() -> int:
             say(f"checkpoint {number}: nothing published")
         code, words = 1, "still"
     if code == 0 or number > 1:
-        number = check(comm, options.root)
+        try:
+            number = check(comm, options.root)
+        except allraise.CheckpointException as failure:
+            say(failure.report, end="")
+            return 1
         say(f"checkpoint {number}: {comm.size} shards {words} read back and equal")
     return code
 

@@ -89,7 +89,7 @@ def save(
     comm: MPI.Intracomm, target: Path, source: Path, limit: int | None = None
 ) -> None:
     """Copy each rank's source into one target. Collective over comm."""
-    part = target.with_suffix(".part")
+    part = target.with_name(f".{target.name}.part")  # of this target alone
     with allraise.guard(comm, "read input"):
         values = read_input(source)
         if comm.rank == 0:  # what a killed job has left

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import allraise
 import mpirun
-from allraise.spool import folder_of, load_spool
+from allraise.remains import load_spool
+from allraise.spool import folder_of
 
 PROGRAM = Path(__file__).parent / "launch" / "programs" / "faults.py"
 N_RANKS = 4

@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from allraise.settings import STYLES, parse_timeout, read_settings
 
@@ -41,7 +41,7 @@ def _rank_set(text: str) -> RankSet:
 
 
 def _report_path(text: str) -> str:
-    from allraise.publishing import check_path
+    from allraise.paths import check_path
 
     try:
         return check_path(text)
@@ -50,18 +50,26 @@ def _report_path(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
+    import allraise
+
     parser = argparse.ArgumentParser(
         prog="allraise",
         description="One rank raises, every rank raises, and you read every traceback.",
         allow_abbrev=False,
     )
+    version = f"allraise {allraise.__version__}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser(
+    run = _add_command(
+        commands,
         "run",
-        help="run a program under mpirun, and report its failure once",
-        usage=f"mpirun -n N python -m allraise run [options] {_PROGRAM}",
-        allow_abbrev=False,
+        "run a program under mpirun, and report its failure once",
+        "Runs a program unchanged. When an exception leaves it on any rank, one report\n"
+        "is printed and written to a file, with the stacks of all ranks, and the job\n"
+        "ends.",
+        "mpirun -n 4 python -m allraise run --report report.json job.py --steps 1000",
     )
+    run.usage = f"mpirun -n N python -m allraise run [options] {_PROGRAM}"
     run.add_argument(
         "--timeout",
         type=_seconds,
@@ -79,25 +87,54 @@ def _parser() -> argparse.ArgumentParser:
         "--report",
         type=_report_path,
         metavar="PATH",
-        help="the report file; {jobid}, {step} and {time} are filled in "
-        "(ALLRAISE_REPORT; allraise-{jobid}.json)",
+        help="the report file; {jobid}, {step} and {time} are filled in, folders that "
+        "are missing are made (ALLRAISE_REPORT; allraise-{jobid}.json)",
     )
     _add_style(run)
-    show = commands.add_parser(
-        "show", help="show a report file; needs no MPI", allow_abbrev=False
+    show = _add_command(
+        commands,
+        "show",
+        "show a report file, or the folder PATH.d; needs no MPI",
+        "Shows the report file of a job, or what its ranks have left in the folder\n"
+        "PATH.d beside it, where nobody was left to report. Needs no MPI.",
+        "allraise show report.json --rank 0-2,4\n"
+        "  allraise show report.json.d\n"
+        "  allraise show report.json --html page.html",
     )
-    show.add_argument("path", metavar="report.json")
+    show.add_argument(
+        "path", metavar="PATH", help="a report file, or the folder PATH.d beside it"
+    )
     _add_style(show)
     show.add_argument(
         "--rank", type=_rank_set, metavar="SET", help="only these, like 0-2,4"
     )
     show.add_argument("--html", metavar="OUT", help="write a web page, in one file")
-    commands.add_parser(
+    _add_command(
+        commands,
         "doctor",
-        help="say, under mpirun, which protections a job has here",
-        allow_abbrev=False,
+        "say, under mpirun, which protections a job has here",
+        "Says what a job that is started in the same way has: its MPI and thread level,\n"
+        "which protections are active, and how to get the others.",
+        "mpirun -n 2 python -m allraise doctor",
     )
     return parser
+
+
+def _add_command(
+    commands: Any, name: str, summary: str, description: str, example: str
+) -> argparse.ArgumentParser:
+    """Add a command whose errors come with its own usage, whoever finds them."""
+    made: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.prog = f"allraise {name}"
+    made.set_defaults(parser=made)
+    return made
 
 
 def _add_style(parser: argparse.ArgumentParser) -> None:
@@ -114,6 +151,8 @@ def split_program(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]
     position = 0
     while position < len(arguments):
         word = arguments[position]
+        if word == "--":
+            return list(arguments[:position]), tuple(arguments[position + 1 :])
         if word in ("-", "-m", "-c") or not word.startswith("-"):
             break
         position += 2 if word in takes_value else 1
@@ -139,27 +178,32 @@ def _run(
     program: tuple[str, ...],
     settings: Settings,
 ) -> None:
-    from allraise.publishing import DEFAULT_PATH, check_path
+    from allraise.paths import DEFAULT_PATH
 
     program = _checked_program(program, parser.error)
     if options.timeout is not None:
         os.environ["ALLRAISE_TIMEOUT"] = str(options.timeout)  # for its guards
     path = options.report or settings.report or DEFAULT_PATH
-    try:
-        check_path(path)
-    except ValueError as error:
-        parser.error(f"ALLRAISE_REPORT: {error}")
-    try:
-        from mpi4py import MPI  # noqa: F401 may fail, and says why
-    except (ImportError, RuntimeError) as error:
-        parser.exit(1, f"allraise run: MPI cannot be started: {error}\n")
+    _start_mpi(parser)
+    from allraise.beside import NoFolderError
     from allraise.launcher import Options, run
 
     if program[0] in ("-m", "-c") and not sys.flags.safe_path:
         # As `python -m` does it; the console script has its own folder there.
         sys.path[0] = str(Path.cwd()) if program[0] == "-m" else ""
     style = options.style or settings.style
-    run(Options(program, options.grace, path, style))
+    try:
+        run(Options(program, options.grace, path, style))
+    except NoFolderError as error:
+        parser.error(str(error))
+
+
+def _start_mpi(parser: argparse.ArgumentParser) -> None:
+    """Start MPI, or say why not, in a line. Collective over ``COMM_WORLD``."""
+    try:
+        from mpi4py import MPI  # noqa: F401 may fail, and says why
+    except (ImportError, RuntimeError) as error:
+        parser.exit(1, f"{parser.prog}: MPI cannot be started: {error}\n")
 
 
 def main() -> None:
@@ -173,7 +217,10 @@ def main() -> None:
     if arguments[:1] == ["run"]:
         head, program = split_program(arguments[1:])
         arguments = ["run", *head]
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    parser = options.parser
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         settings = read_settings()
     except ValueError as error:
@@ -187,6 +234,7 @@ def main() -> None:
     else:
         from allraise.doctor import doctor
 
+        _start_mpi(parser)
         doctor()
 
 

@@ -23,6 +23,10 @@
 #include <string.h>
 #include <structmember.h>
 
+/* Raised with each change that plain.py must know of: an editable install may hold a
+   module of another day. */
+#define REVISION 1
+
 /* Of the vector that is reduced; `verdict` says what its numbers are. */
 enum { LENGTH = 8, SEVERITY = 0, PLACE = 2, DIGEST = 3, MINUS_DIGEST = 4 };
 #define PLACE_BITS 33
@@ -40,12 +44,13 @@ enum { SIDE, REGION, DEPTH, NUMBER, AROUND, OUTER, CELL, N_OPENED };
 
 static PyObject *OPEN;   /* thread -> list of its innermost open region, or None */
 static PyObject *HASHES; /* region -> number */
-static PyObject *s_enter, *s_exit;
+static PyObject *s_enter, *s_exit, *s_test;
 
 typedef struct {
     PyObject_HEAD
     PyObject *innermost, *settled, *comm, *reduce, *mine, *total, *tried;
     long long n_within;
+    unsigned long thread;
     char is_plain, closed, is_reduced;
 } Side;
 
@@ -122,6 +127,7 @@ static PyMemberDef Side_members[] = {
     OBJECT(Side, total, "total"),
     OBJECT(Side, tried, "tried"),
     {"n_within", T_LONGLONG, offsetof(Side, n_within), 0, NULL},
+    {"thread", T_ULONG, offsetof(Side, thread), 0, NULL},
     BOOL(Side, is_plain),
     BOOL(Side, closed),
     BOOL(Side, is_reduced),
@@ -184,6 +190,7 @@ open_plain(Block *self)
     PyList_SET_ITEM(cell, 0, opened);
     Py_DECREF(old);
     side->n_within = 0;
+    side->thread = PyThread_get_thread_ident();
     return 1;
 }
 
@@ -419,11 +426,53 @@ static PyTypeObject Block_Type = {
     .tp_methods = Block_methods,
 };
 
+/* ---- Gates ---- */
+
+/* Looks before others are given the core: with a core for each rank, all have come
+   within that time. As in `polling`. */
+#define N_LOOKS 8
+
+PyDoc_STRVAR(begin_gate_doc, "Start a gate, note it, and look whether it has opened.");
+
+static PyObject *
+begin_gate(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
+{
+    PyObject *request;
+    int is_open = 0;
+
+    if (n_args != 2 || !PyList_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "begin_gate takes a function and a list");
+        return NULL;
+    }
+    request = PyObject_CallNoArgs(args[0]);
+    if (request == NULL) {
+        return NULL;
+    }
+    if (PyList_Append(args[1], request) < 0) {
+        Py_DECREF(request);
+        return NULL;
+    }
+    for (int n = 0; n < N_LOOKS && !is_open; n++) {
+        PyObject *found = PyObject_CallMethodNoArgs(request, s_test);
+        is_open = found == NULL ? -1 : found == Py_True;
+        Py_XDECREF(found);
+    }
+    Py_DECREF(request);
+    return is_open < 0 ? NULL : PyBool_FromLong(is_open);
+}
+
+static PyMethodDef functions[] = {
+    {"begin_gate", (PyCFunction)(void (*)(void))begin_gate, METH_FASTCALL,
+     begin_gate_doc},
+    {NULL, NULL, 0, NULL},
+};
+
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "allraise._plain",
     .m_doc = "The way of a block in which nobody fails, compiled; see allraise.plain.",
     .m_size = -1,
+    .m_methods = functions,
 };
 
 PyMODINIT_FUNC
@@ -434,11 +483,15 @@ PyInit__plain(void)
     HASHES = PyDict_New();
     s_enter = PyUnicode_InternFromString("_enter");
     s_exit = PyUnicode_InternFromString("_exit");
+    s_test = PyUnicode_InternFromString("Test");
     if (made == NULL || OPEN == NULL || HASHES == NULL || s_enter == NULL
-        || s_exit == NULL || PyModule_AddType(made, &Side_Type) < 0
+        || s_exit == NULL || s_test == NULL || PyModule_AddType(made, &Side_Type) < 0
         || PyModule_AddType(made, &Block_Type) < 0
         || PyModule_AddObjectRef(made, "OPEN", OPEN) < 0
         || PyModule_AddObjectRef(made, "HASHES", HASHES) < 0
+        || PyModule_AddIntMacro(made, REVISION) < 0
+        || PyModule_AddIntMacro(made, LENGTH) < 0
+        || PyModule_AddIntMacro(made, N_LOOKS) < 0
         || PyModule_AddIntMacro(made, PLACE_BITS) < 0
         || PyModule_AddIntMacro(made, COUNT_BITS) < 0
         || PyModule_AddIntMacro(made, PENDING) < 0) {

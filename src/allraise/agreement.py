@@ -27,6 +27,7 @@ from _thread import get_ident
 from sys import getrecursionlimit, setrecursionlimit
 from typing import TYPE_CHECKING
 
+from allraise.exceptions import CheckpointException
 from allraise.nesting import (
     cell_here,
     close_region,
@@ -72,8 +73,9 @@ def enter(private: Private, region: Region, *, looks: bool = True) -> Opened:
         BaseException: The outcome of a failure further out that is settled,
             while this rank is on its way there. It opens nothing.
     """
+    thread = get_ident()
     try:
-        cell = OPEN[get_ident()]
+        cell = OPEN[thread]
     except KeyError:
         cell = cell_here()
     settled = private.settled
@@ -90,6 +92,7 @@ def enter(private: Private, region: Region, *, looks: bool = True) -> Opened:
     # it is open, or it is not.
     private.innermost = cell[0] = opened
     private.n_within = 0
+    private.thread = thread
     if is_nested:
         note_nested(private)
     if private.watched and looks:
@@ -119,7 +122,7 @@ def prepare_nested(size: int, group: MPI.Group | None) -> None:
         wake_from_now_on(around)
 
 
-def wake_from_now_on(private: Private) -> None:
+def wake_from_now_on(private: Private, operation: str = "") -> None:
     """Let a failing rank wake its peers on this communicator from now on.
 
     Collective over comm at its first use on a communicator, not collective
@@ -129,7 +132,12 @@ def wake_from_now_on(private: Private) -> None:
     others answer wherever they come to agree: at a guard's end they agree again
     afterwards, and a rank that has failed before is met here, and not waited for.
 
+    Args:
+        private: This rank's side.
+        operation: What the user asked for, if anything, to be told as interrupted.
+
     Raises:
+        PeerFailure: A rank has failed instead of coming here, and the user asked.
         BaseException: What was agreed instead, or is settled: the peers that are
             on their way out are not to be waited for.
     """
@@ -142,13 +150,15 @@ def wake_from_now_on(private: Private) -> None:
         return
     opened = enter(private, "")
     try:
-        private.asking = True
+        private.asking, private.asks_for = True, operation
         private.note_plain()
         outcome = leave(opened, None, 0)
     finally:
-        private.asking = False
+        private.asking, private.asks_for = False, ""
         private.note_plain()
     if outcome is not None:
+        if operation and is_a(outcome, CheckpointException):
+            raise private.beacon.interruption(outcome.ranks[0], operation)
         raise outcome
     private.n_within -= 1  # others may not have asked
 

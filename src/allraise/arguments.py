@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.agreement import enter, leave, prepare_nested
 from allraise.parts import is_a, put_on_top
-from allraise.registry import known_private, resolve_comm
+from allraise.registry import is_not_started, known_private, resolve_comm
 from allraise.settings import read_settings
 from allraise.verdict import EVERYWHERE
 
@@ -31,11 +31,9 @@ _ROOT: Final = 0
 class Arguments(NamedTuple):
     """What an entry point was given, as far as it can be known at once.
 
-    ``comm`` stays None for ``COMM_WORLD``: to name it would start MPI.
     ``timeout`` is that of the environment where none was given.
     """
 
-    comm: MPI.Intracomm | None
     root: int
     timeout: float | None
 
@@ -54,29 +52,31 @@ def _timeout_or_default(timeout: object) -> float | None:
     return _default_timeout if timeout is None else _checked_timeout(timeout)
 
 
-def _checked_root(root: object, size: int | None) -> int:
+def _checked_root(root: object, size: int | None, name: str) -> int:
     try:
         number = operator.index(root)  # type: ignore[arg-type]
     except TypeError:
-        msg = f"root must be a rank, a whole number, got {type(root).__name__}"
+        msg = f"{name} must be a rank, a whole number, got {type(root).__name__}"
         raise TypeError(msg) from None
     # Without a size, what fits the place; `locate` looks again.
     if not 0 <= number < (EVERYWHERE if size is None else size):
         last = "the last rank" if size is None else str(size - 1)
-        msg = f"root={number} is out of range: pass a rank from 0 to {last}"
+        msg = f"{name}={number} is out of range: pass a rank from 0 to {last}"
         raise ValueError(msg)
     return number
 
 
 def _checked_timeout(timeout: object) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+    is_number = hasattr(type(timeout), "__float__")  # NumPy's, too
+    if isinstance(timeout, bool) or not is_number:
         kind = type(timeout).__name__
         msg = f"timeout must be a number of seconds or None, got {kind}"
         raise TypeError(msg)
-    if not 0 < timeout < float("inf"):
+    seconds = float(timeout)  # type: ignore[arg-type]
+    if not 0 < seconds < _INFINITE:
         msg = f"timeout must be a positive, finite number of seconds, got {timeout}"
         raise ValueError(msg)
-    return float(timeout)
+    return seconds
 
 
 def check_step(step: object) -> None:
@@ -120,6 +120,8 @@ def check_arguments(
     everywhere: object = False,
     timeout: object = None,
     exc: object = None,
+    root_name: str = "root",
+    is_decoration: bool = False,
 ) -> Arguments:
     """Check the arguments of an entry point.
 
@@ -132,6 +134,8 @@ def check_arguments(
         everywhere: Whether every rank gets it.
         timeout: In seconds, or None.
         exc: The exception that the caller has caught, or None.
+        root_name: What the entry point calls its root.
+        is_decoration: Whether this may be a decoration, which starts no MPI.
 
     Raises:
         TypeError: An argument is of the wrong kind.
@@ -140,7 +144,7 @@ def check_arguments(
     """
     resolved = None
     try:
-        if comm is not None:
+        if comm is not None or not (is_decoration and is_not_started()):
             resolved = resolve_comm(comm)
         size = None if resolved is None else resolved.Get_size()
         if exc is not None and not is_a(exc, BaseException):
@@ -152,7 +156,7 @@ def check_arguments(
             msg = f"everywhere must be True or False, got {kind}"
             raise TypeError(msg)
         return Arguments(
-            resolved, _checked_root(root, size), _timeout_or_default(timeout)
+            _checked_root(root, size, root_name), _timeout_or_default(timeout)
         )
     except (TypeError, ValueError) as error:
         # The caller's own exception is not lost to a wrong argument.
@@ -203,7 +207,11 @@ def refuse(private: Private, error: Exception) -> BaseException:
 
 
 def locate(
-    comm: MPI.Intracomm | None, place: int, exc: BaseException | None = None
+    comm: MPI.Intracomm | None,
+    place: int,
+    exc: BaseException | None = None,
+    *,
+    root_name: str = "root",
 ) -> Private:
     """Return this rank's side of the protocol.
 
@@ -213,6 +221,7 @@ def locate(
         comm: As it was checked before.
         place: From `place_of`.
         exc: The exception that the caller has caught, or None.
+        root_name: What the entry point calls its root.
 
     Raises:
         TypeError: The communicator, checked before, is none any more.
@@ -231,7 +240,7 @@ def locate(
     root = place & (EVERYWHERE - 1)
     if root >= private.size:
         try:
-            _checked_root(root, private.size)
+            _checked_root(root, private.size, root_name)
         except ValueError as error:
             error.__cause__ = exc
             raise refuse(private, error)  # noqa: B904 the cause is set

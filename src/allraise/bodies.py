@@ -64,10 +64,11 @@ MAX_DEPTH: Final = 8
 
 
 class RemoteError(Exception):
-    """Stands in for an exception object that could not travel.
+    """Stands in for another rank's exception, where the object itself is not here.
 
-    What travelled is its text: the report shows the original's traceback, type
-    and message, whatever the object is.
+    Not collective. Found in ``failures`` of a `CheckpointException`: where the object
+    could not be pickled or unpickled, and on ranks that have no whole report. The
+    report shows the original's traceback, type and message in any case.
 
     Attributes:
         type_name: The original's type, as a traceback names it.

@@ -12,7 +12,7 @@ from allraise.bundle import Bundle
 from allraise.capture import capture
 from allraise.errors import HangError, PeerFailure
 from allraise.exceptions import CheckpointException
-from allraise.parts import describe, is_a, link_of
+from allraise.parts import cause_of, describe, is_a
 from allraise.record import FAILURE, HANG, INTERRUPTED, minimal
 
 if TYPE_CHECKING:
@@ -116,7 +116,13 @@ def _from_elsewhere(
 
 
 def _kind_of(exc: BaseException) -> str:
-    """Tell a failure from what a peer's failure, or absence, has led to."""
+    """Tell a failure from what a peer's failure, or absence, has led to.
+
+    What was raised *from* the interruption stands for it. What was raised while it
+    was handled, with it as the context, is a failure of its own: a disk that is full
+    is full, also in a cleanup. So is what was raised after an agreed failure, which
+    has told of its interruptions.
+    """
     if is_a(exc, HangError):
         return HANG
     seen: set[int] = set()
@@ -124,8 +130,10 @@ def _kind_of(exc: BaseException) -> str:
     while link is not None and id(link) not in seen:
         if is_a(link, PeerFailure):
             return INTERRUPTED
+        if is_a(link, CheckpointException):
+            break
         seen.add(id(link))
-        link = link_of(link)
+        link = cause_of(link)
     return FAILURE
 
 

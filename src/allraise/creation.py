@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 
 from allraise.errors import PeerFailure
 from allraise.gates import Gates, new_ident
-from allraise.impasse import consider, look
+from allraise.impasse import consider, look, note_met
 from allraise.lane import LEAKED, UNKNOWN
 from allraise.nesting import enclosing, note_twins, open_sides, watch_anew, within
 from allraise.parts import is_of_mpi
@@ -184,6 +184,7 @@ class _Meeting:
         # Where this rank does not get through, its failure tells the others so.
         for beacon in self.beacons:
             beacon.pending.append(self.gates)
+        note_met(self.gate)
         _exchange(self)
 
     def pass_through(self) -> None:
@@ -194,6 +195,7 @@ class _Meeting:
         """
         self.gates.entered = 1
         self.gate = self.gate._replace(number=2)
+        note_met(self.gate)
         _exchange(self)
         for beacon in self.beacons:
             beacon.pending.remove(self.gates)

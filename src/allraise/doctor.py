@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from allraise.plain import IS_COMPILED
 from allraise.ranks import RankSet
 from allraise.settings import read_settings
-from allraise.viewer import sanitise
+from allraise.viewer import library_name, sanitise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,12 +27,6 @@ _LEVELS: Final = ("single", "funneled", "serialized", "multiple")
 
 # Of answers that differ, a screen shows so many.
 MAX_ANSWERS: Final = 4
-
-
-def library_name(mpi: Any) -> str:
-    """Return the name and the version of the MPI library, in a few words."""
-    line = mpi.Get_library_version().partition("\n")[0].strip("\0 ")
-    return " ".join(line.partition(",")[0].replace("Version:", "").split())
 
 
 class Answers(NamedTuple):
@@ -66,7 +60,7 @@ def _ask(mpi: Any) -> Answers:
     return Answers(
         socket.gethostname(),
         platform.python_version(),
-        library_name(mpi),
+        library_name(mpi.Get_library_version()),
         f"mpi4py {version('mpi4py')}",
         _LEVELS[levels.index(mpi.Query_thread())],
         is_active(),

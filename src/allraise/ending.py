@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from allraise.neighbours import end_neighbours
+from allraise.record import ALL_KNOWN
 from allraise.render import escape_surrogates
 
 if TYPE_CHECKING:
@@ -67,12 +68,14 @@ def publish_last(
 
 
 def _report(title: str, report: Report) -> tuple[str, str]:
-    from allraise.publishing import default_style, expand_path, job_id, save_somewhere
+    from allraise.paths import expand_path, job_id
+    from allraise.publishing import default_style, save_somewhere
     from allraise.settings import read_settings
 
     settings = read_settings()
     report.environment["exit_code"] = EXIT_CODE
     report.environment["ended_because"] = title
+    report.environment[ALL_KNOWN] = True
     where = ""
     template = settings.report or _defaults["report"]
     if template:

@@ -7,24 +7,34 @@ from __future__ import annotations
 
 
 class StepMismatchError(Exception):
-    """Ranks met at different steps: they do not run the same guards.
+    """The ranks met at different steps: they do not run the same guards.
 
-    Raised on every rank, as that rank's failure in a `CheckpointException`. The
-    message tells for each set of ranks where it stands.
+    A failure inside a `CheckpointException`, which every rank raises; not raised by
+    itself. The message says, for each set of ranks, the step, its count, and the file
+    and line.
     """
 
 
 class HangError(Exception):
-    """A rank did not arrive in time."""
+    """A rank did not reach the end of a step before its deadline.
+
+    A failure inside a `CheckpointException` or a report, one for each missing rank;
+    not raised by itself. Its stack is where that rank was. Where the job is ended at
+    the deadline, it is in the report only: see ``timeout`` of `guard`.
+    """
 
 
 class PeerFailure(Exception):  # noqa: N818 its name is the contract
-    """Raised inside a guarded region: a peer has failed, so waiting is vain.
+    """Another rank has failed, so an operation on ``g.comm`` was given up.
+
+    Raised inside the block of a `guard`, by a rank that waits on ``g.comm`` for a
+    failed rank. Do not catch it: it must reach the end of the block, where every rank
+    raises `CheckpointException`. The report lists this rank as interrupted, not as
+    failed.
 
     Attributes:
-        rank: The peer's rank in the guard's communicator; None where the MPI
-            does not tell.
-        operation: What was given up.
+        rank: The failed rank, in the guard's communicator; None if MPI does not tell.
+        operation: What was given up, such as ``allreduce``.
     """
 
     rank: int | None = None

@@ -24,6 +24,7 @@ from allraise.copies import deep_copy, shallow_copy, state_to_pickle
 from allraise.leaves import make_group
 from allraise.parts import create, fill, is_a
 from allraise.rebuild import rebuild
+from allraise.record import ALL_KNOWN
 from allraise.telling import in_chain, retell, tell
 from allraise.wrapped import WrappedException, checked_failures
 
@@ -46,24 +47,33 @@ class Agreed(NamedTuple):
 
 
 class CheckpointException(BaseException):
-    """At least one rank failed; raised on every rank of the communicator.
+    """At least one rank failed; every rank of the communicator raises it.
 
-    On the root it holds every rank's exception and stack. On another rank it
-    holds that rank's own, and of the others the type and the first line of the
-    message, unless all asked for ``everywhere=True``. ``__cause__`` is this
-    rank's own exception, if it had one.
+    Raised by `guard`, `agree` and `CollectiveSteps`::
 
-    ``str()`` has a block for each rank, of 1024 at most; where another rank has the
-    whole report, of this rank and eight others. It says how many more there are, and
-    `report` shows all in groups.
+        except allraise.CheckpointException as failure:  # on every rank
+            if comm.rank == 0:
+                print(failure.report)
 
-    Constructed where every failure is an `Exception`, the object is a
-    `CheckpointError`, which ``except Exception`` catches.
+    The root's holds every rank's exception and stack. That of another rank holds its
+    own exception, and the type and first line of the message of the others; with
+    ``everywhere=True``, and from `CollectiveSteps`, every rank's holds everything.
+    ``ranks`` and ``step`` are the same on every rank: decide by these what to do
+    next. ``__cause__`` is this rank's own exception, live, if it had one.
+
+    It is a `BaseException`, as in PyTorch. Where every failure is an `Exception`, the
+    object is a `CheckpointError`, which ``except Exception`` catches too. ``str()`` is
+    PyTorch's text: ``CheckpointException ranks:dict_keys([2])``, then a traceback for
+    each failed rank. There is a block for 1024 ranks at most, or, where another rank has
+    the whole report, for this rank and eight others; then how many more there are.
 
     Args:
         msg: The step that failed.
-        failures: For each failed rank the exception and its stack summary (or
-            None), as `wrap_exception` makes them.
+        failures: For each failed rank its exception and stack summary (or None), as
+            `wrap_exception` makes them.
+
+    Raises:
+        TypeError: An argument is of the wrong kind.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -194,10 +204,11 @@ class CheckpointException(BaseException):
 
     @property
     def failures(self) -> dict[int, WrappedException]:
-        """For each failed rank, ascending, its exception and its stack.
+        """For each failed rank, ascending, its exception and its stack summary.
 
         An exception that could not travel is a `RemoteError` with its type and
-        message. Another dict each time, of the same exceptions.
+        message. So is that of another rank where this rank knows no more. Another dict
+        each time, of the same exceptions.
         """
         if self._failures is None:
             found: dict[int, Any] = {}
@@ -220,7 +231,7 @@ class CheckpointException(BaseException):
 
     @property
     def bundle(self) -> Bundle:
-        """The failures as they travel and as reports read them."""
+        """The failures in the form that travels; for reports, not for users."""
         if self._bundle is None:
             self._bundle = self._bundle_of_pairs(objects=False)
         return self._bundle
@@ -233,23 +244,25 @@ class CheckpointException(BaseException):
 
     @property
     def report(self) -> Report:
-        """All that is known, to be shown in groups or saved."""
+        """All that this rank knows of the failure: print it, or ``save(path)`` it."""
         if self._report is None:
             from allraise.report import Report
 
             self._report = Report.here(self._step, self.bundle, self._size)
+            if self._size is not None:  # all have agreed
+                self._report.environment[ALL_KNOWN] = True
         return self._report
 
     def exception_group(self) -> BaseExceptionGroup[Any]:
-        """Return the failures as a group, for ``except*`` and group-aware tools.
+        """Return the failures as a group, for ``except*`` and tools that know groups.
 
-        Not collective. Each call makes new objects: the exceptions in
-        ``failures`` are left as they are. One that was raised on this rank has a
-        likeness of its own type here, also where it could not travel.
+        Not collective. Each call makes new objects and leaves the exceptions in
+        ``failures`` as they are. One raised on this rank has its type here, even if it
+        cannot travel.
 
         Returns:
-            One leaf a rank, with a rebuilt ``__traceback__`` (file, line and
-            function; no locals) and a note that tells rank, host and process.
+            One leaf for each failed rank, with a rebuilt ``__traceback__`` (file, line
+            and function; no local variables) and a note of rank, host and process.
 
         Raises:
             ValueError: There is no failure: a group cannot be empty.
@@ -309,7 +322,11 @@ _HELD: Final = _CARRIED | {
 
 
 class CheckpointError(CheckpointException, Exception):
-    """A `CheckpointException` of nothing but `Exception`: the ordinary case."""
+    """A `CheckpointException` in which every failure is an `Exception`.
+
+    The ordinary case: made by itself where no rank raised a ``KeyboardInterrupt``,
+    ``SystemExit`` or other `BaseException`. ``except Exception`` catches it.
+    """
 
 
 _public: type[BaseException]

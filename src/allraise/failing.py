@@ -16,9 +16,10 @@ from allraise.bundle import Bundle
 from allraise.contribution import brief, contribution
 from allraise.exceptions import Agreed, CheckpointException
 from allraise.gathering import gather_bundle, spread_bytes
-from allraise.mismatch import explain_mismatch, position_of
+from allraise.lane import UNKNOWN
+from allraise.mismatch import explain_mismatch, position_of, stand_of
 from allraise.private import step_of
-from allraise.record import dump_plain, load_plain, minimal
+from allraise.record import FAILURE, INTERRUPTED, dump_plain, load_plain, minimal
 from allraise.spooling import discard_failure
 from allraise.verdict import EVERYWHERE, Verdict, severity_of, token_of
 from allraise.waking import clear
@@ -96,7 +97,14 @@ def _fail(
         return _mismatch(private, verdict, agreed)
     if exc is not None and 0 < verdict.token_high == -verdict.minus_token_low:
         return exc  # every rank carries it: it is passed on, not wrapped again
+    if refused and exc is not None:
+        # Raised in a check of ours: what is wrong is the line that called it.
+        captured = Bundle.of(private.rank, stand_of(exc, FAILURE))
     own, live = contribution(private, exc, verdict.token_high, captured)
+    if private.asks_for and not own.ranks:
+        # It is to be told with those who were waiting on g.comm already.
+        woken = private.beacon.interruption(UNKNOWN, private.asks_for)
+        own = Bundle.of(private.rank, stand_of(woken, INTERRUPTED))
     root = verdict.root
     gathered = _gather(private, own, root)
     step, data = _spread(private, gathered, verdict)

@@ -33,38 +33,49 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 
 class guard(Block):  # noqa: N801 reads as the block it is
-    """A block that ends alike on every rank: all go on, or all raise.
+    """A block that ends the same way on every rank: all go on, or all raise.
 
     Collective over comm: every rank enters and leaves it.
 
-    If no rank raises in the block, it ends as any other. If any rank raises
-    (any `BaseException`), every rank raises `CheckpointException` at its end:
-    on the root with every rank's exception and stack, on a failing rank with
-    its own exception as ``__cause__``, on the others with who failed and why, in
-    a line each.
+    If no rank raises inside the block, it ends like any other. If any rank raises
+    (any `BaseException`), every rank raises `CheckpointException` at the end of the
+    block: on the root with every rank's exception and stack; on a failing rank
+    with its own exception as ``__cause__``; on the others with one line for each
+    failure.
 
-    Guards nest. A failure further out ends the inner guards of all ranks, and a
-    failure that passes through an outer guard stays the one it is.
+    Inside the block, communicate on ``g.comm`` or not at all. A rank waiting on
+    plain ``comm`` for a failed rank never reaches the end of the block::
 
-    Also a decorator: ``@guard(step="write")``.
+        with allraise.guard(comm, "solve") as g:
+            inside = g.comm  # on every rank, first of all
+            part = compute()
+            total = inside.allreduce(part)
+
+    Guards nest. A failure in an outer block ends the inner guards of all ranks, and
+    a failure that passes through an outer guard is not wrapped again. A guard can be
+    used again, and as a decorator: ``@guard(comm, "write")``.
 
     Args:
         comm: The ranks that agree; None for ``COMM_WORLD``.
-        step: What the block does, for the report; the same on every rank.
+        step: The name of the block in reports; the same on every rank.
         root: The rank that gets the whole report.
-        everywhere: Whether every rank gets it.
-        timeout: Seconds from entry to agreement; None for no limit.
+        everywhere: Whether every rank gets the whole report.
+        timeout: Seconds from entering the block until all ranks have agreed; None
+            for ``ALLRAISE_TIMEOUT``, or no deadline if that is not set. Past the
+            deadline the job is ended, with a report of which ranks are missing and
+            where each is. It raises instead, on every rank and with a `HangError`
+            for each missing rank, only if all missing ranks wait on ``g.comm``.
 
     Raises:
-        CheckpointException: At the end, on every rank, if any rank failed, or
-            if the ranks met at different steps. At the start, on a rank that
-            passed over an agreed failure further out.
+        CheckpointException: At the end, on every rank, if any rank failed, or if
+            the ranks met at different steps. At the start, on a rank that has
+            swallowed an agreed failure of an outer block.
         TypeError: On every rank that passes the wrong kind of argument.
-        ValueError: On every rank whose argument cannot be: ``COMM_NULL``, a
+        ValueError: On every rank whose argument is impossible: ``COMM_NULL``, a
             root that is no rank, MPI not running.
 
-    Success costs one ``Allreduce`` of 8 int64 (64 bytes) at the end; the first
-    guard on a communicator duplicates it, once.
+    Success costs one ``Allreduce`` of 8 int64 (64 bytes) at the end. The first
+    guard on a communicator also duplicates it, once.
     """
 
     def __init__(
@@ -86,7 +97,12 @@ class guard(Block):  # noqa: N801 reads as the block it is
         self._private = checked_before(comm, step, root, everywhere, timeout)
         if self._private is None:
             arguments = check_arguments(
-                comm, step, root=root, everywhere=everywhere, timeout=timeout
+                comm,
+                step,
+                root=root,
+                everywhere=everywhere,
+                timeout=timeout,
+                is_decoration=True,
             )
             self._place = place_of(arguments.root, everywhere=everywhere)
             self._timeout = arguments.timeout
@@ -117,7 +133,10 @@ class guard(Block):  # noqa: N801 reads as the block it is
         exc: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        entered, self._entered = self._entered  # type: ignore[misc] # by __enter__
+        if self._entered is None:
+            msg = "this guard was not entered, so it cannot be left"
+            raise RuntimeError(msg)
+        entered, self._entered = self._entered
         close = leave if self._timeout is None else self._deadline.close_timed
         try:
             outcome = close(entered, exc, self._place)
@@ -137,16 +156,17 @@ class guard(Block):  # noqa: N801 reads as the block it is
 
     @property
     def comm(self) -> MPI.Intracomm:
-        """The communicator of the block that a peer's failure interrupts.
+        """The communicator to use inside the block: a peer's failure interrupts it.
 
-        Collective over comm at the first use on a communicator, where the others
-        may also come to the end of the block; not collective afterwards. A rank
-        blocked in an operation on it raises `PeerFailure` when a peer fails,
-        instead of waiting for ever, and comes to the agreement. It has the ranks of
-        the guard's communicator, and its messages are its own.
+        Collective over comm at the first use on a communicator, where a rank may
+        also come to the end of the block instead; not collective afterwards. So
+        take it on every rank, first of all. It has the ranks of the guard's
+        communicator; messages on the two do not mix. A rank blocked in an
+        operation on it raises `PeerFailure` when a peer fails, and so comes to
+        the end of the block.
 
         Raises:
-            CheckpointException: A rank had failed before the first use.
+            PeerFailure: A rank had failed before the first use.
             RuntimeError: Outside of the block, or MPI has no communicator left.
         """
         if self._entered is None:
@@ -160,17 +180,17 @@ class guard(Block):  # noqa: N801 reads as the block it is
             return communicator_of_one(resolve_comm(self._comm))
         from allraise.interruptible import communicator
 
-        wake_from_now_on(private)
+        wake_from_now_on(private, "g.comm")
         return communicator(private.channel)
 
     def __call__(self, function: F) -> F:
-        """Run each call of a function in this guard.
+        """Decorate a function: each call of it runs in this guard.
 
         Collective over comm at each call.
 
         Raises:
-            TypeError: It is not a function, or one whose body runs after the
-                call has returned (a generator), which a block cannot hold.
+            TypeError: It is not a function, or it is a generator, whose body runs
+                after the call has returned.
         """
         import inspect  # here: it takes a tenth of the import of allraise
 
@@ -220,25 +240,33 @@ def collect(
     everywhere: bool = False,
     timeout: float | None = None,
 ) -> CheckpointException | None:
-    """Agree on whether any rank failed, and return what `agree` would raise.
+    """Return on every rank the failure of all ranks, or None if no rank failed.
 
     Collective over comm.
+
+    As `agree`, which raises that failure::
+
+        failure = allraise.collect(error, comm, "read settings")
+        if failure is not None:  # on every rank, or on none
+            settings = DEFAULTS
 
     Args:
         exc: The exception that this rank has caught, or None.
         comm: The ranks that agree; None for ``COMM_WORLD``.
-        step: What was done, for the report; the same on every rank.
+        step: The name of what was done, in reports; the same on every rank.
         root: The rank that gets the whole report.
-        everywhere: Whether every rank gets it.
-        timeout: Seconds until the agreement; None for no limit.
+        everywhere: Whether every rank gets the whole report.
+        timeout: Seconds from the call until all ranks have agreed; None for
+            ``ALLRAISE_TIMEOUT``, or no deadline if that is not set. Past it, as for
+            `guard`, the job is normally ended with a report.
 
     Returns:
-        None if no rank failed; else, on every rank, a `CheckpointException` as
-        `guard` raises it.
+        None if no rank failed; otherwise, on every rank, the
+        `CheckpointException` that `guard` would raise there.
 
     Raises:
         TypeError: On every rank that passes the wrong kind of argument.
-        ValueError: On every rank whose argument cannot be.
+        ValueError: On every rank whose argument is impossible.
         CheckpointException: On every rank, if some passed wrong arguments.
 
     Success costs one ``Allreduce`` of 8 int64 (64 bytes).
@@ -302,21 +330,24 @@ def agree(
 
     Collective over comm.
 
-    The same as `guard`, for code that has caught its exception itself.
+    The end of a `guard`, for code that has caught its exception itself. Each rank
+    raises what it would at the end of a guard.
 
     Args:
         exc: The exception that this rank has caught, or None.
         comm: The ranks that agree; None for ``COMM_WORLD``.
-        step: What was done, for the report; the same on every rank.
+        step: The name of what was done, in reports; the same on every rank.
         root: The rank that gets the whole report.
-        everywhere: Whether every rank gets it.
-        timeout: Seconds until the agreement; None for no limit.
+        everywhere: Whether every rank gets the whole report.
+        timeout: Seconds from the call until all ranks have agreed; None for
+            ``ALLRAISE_TIMEOUT``, or no deadline if that is not set. Past it, as for
+            `guard`, the job is normally ended with a report.
 
     Raises:
         CheckpointException: On every rank, if any rank failed, or if the ranks
             met at different steps.
         TypeError: On every rank that passes the wrong kind of argument.
-        ValueError: On every rank whose argument cannot be.
+        ValueError: On every rank whose argument is impossible.
 
     Success costs one ``Allreduce`` of 8 int64 (64 bytes).
     """

@@ -8,8 +8,9 @@ is an Allreduce that listens to nothing, so they meet at a *door* before, by log
 messages a rank.
 
 To end the outermost region is to announce that it has failed: who waits within it
-gives up what cannot open, by the numbers of gates as ever. So it does no harm where
-a rank is wrong in thinking that it waits for ever.
+gives up what cannot open, by the numbers of gates as ever. Where a rank is wrong in
+thinking that it waits for ever, a region ends that nobody has failed in: so a stand
+tells of each gate that its rank has entered, also of those that exist no more.
 """
 
 from __future__ import annotations
@@ -43,6 +44,13 @@ def note_skip() -> None:
         root.skips = True
         root.beacon.standing.set_skips(skips=True)
         root.note_plain()
+
+
+def note_met(gate: Gate) -> None:
+    """Note that this rank comes to a meeting, see `creation`. Not collective."""
+    root = outermost()
+    if root is not None and root.beacon is not None:
+        root.beacon.standing.note_met(root.opened()[0], gate)
 
 
 def look(channel: Waits, gates: Gates | None) -> None:
@@ -187,7 +195,10 @@ def _end(root: Private) -> None:
 
 
 def _stand(root: Private, path: tuple[Gate, ...], gate: Gate | None) -> Stand:
+    standing = root.beacon.standing
     counts = {gates.ident: gates.entered for gates in _entered(root)}
+    if standing.met_in is root.opened()[0]:
+        counts |= standing.met
     if gate is not None:
         counts[gate.ident] = gate.number
     sides = dict.fromkeys(side for side in open_sides() if side.beacon is not None)

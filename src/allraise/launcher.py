@@ -15,33 +15,24 @@ import atexit
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from allraise.beside import make_carrier, make_spool
 from allraise.bundle import Bundle
-from allraise.carrier import FileCarrier, MessageCarrier
 from allraise.collector import OWN, PARTIAL, WHOLE, Outcome
 from allraise.ending import abort_job, end_process, report_to
 from allraise.exits import exit_now, watch_exits
 from allraise.neighbours import end_with_launcher
 from allraise.parts import is_a
-from allraise.publishing import (
-    DEFAULT_PATH,
-    default_style,
-    expand_path,
-    job_id,
-    save_somewhere,
-    write_error_stream,
-)
-from allraise.record import Link, Record
+from allraise.paths import DEFAULT_PATH, expand_path, job_id
+from allraise.publishing import default_style, save_somewhere, write_error_stream
+from allraise.record import ALL_KNOWN, Link, Record
 from allraise.registry import resolve_comm
 from allraise.report import Report
 from allraise.signals import NEVER_RAISE
-from allraise.spool import Spool, folder_for_job, usable_folder, use
 from allraise.ulfm import is_active
 from allraise.uncaught import (
     agreed_in,
@@ -55,11 +46,13 @@ from allraise.viewer import sanitise
 from allraise.witness import MAX_EXTRAS, Witness
 
 if TYPE_CHECKING:
-    from allraise.carrier import Carrier
     from allraise.exceptions import CheckpointException
 
 # The other ranks are ended by the launcher; this one must not outlive it.
 KILLED_WITHIN_S: Final = 10.0
+
+
+_AFTER_THE_END: Final = "failed after the end"  # of MPI: of others nothing is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,39 +81,16 @@ class _Job:
         # helper threads may not.
         self.tolerant = self.size > 1 and is_active()
         self.end = _record("finished", "finished")
-        self.spool = self._make_spool()
+        self.spool = make_spool(comm, options.report)
         report_to(options.report, options.style)  # of guards that end the job
         self._masks = threading.local()  # the signal mask, of a thread that forks
         self.witness = Witness(
-            self._carrier(),
+            make_carrier(comm, options.report, threads_may_call=self.threads_may_call),
             options.grace_s,
             self.publish,
             self.end_job,
             (lambda code: end_process(shell_code(code))) if self.tolerant else None,
         )
-
-    def _make_spool(self) -> Spool:
-        """Choose the folder for what dying ranks leave. Collective over comm."""
-        told = ""
-        if self.rank == 0:
-            folder, line = usable_folder(folder_for_job(self.options.report))
-            write_error_stream(line)
-            told = str(folder)
-        spool = Spool(Path(self.comm.bcast(told, 0)), self.rank, self.size)
-        use(spool)
-        return spool
-
-    def _carrier(self) -> Carrier:
-        """Make what carries between helper threads. Collective over comm."""
-        if self.threads_may_call:
-            return MessageCarrier(self.comm)
-        # Beside the report, where all ranks are likely to see it.
-        folder = Path(self.options.report).expanduser().parent.absolute()
-        if not os.access(folder, os.W_OK):
-            folder = Path(tempfile.gettempdir())
-        name = f".allraise-{self.pid}-{time.time_ns():x}"
-        name = self.comm.bcast(str(folder / name) if self.rank == 0 else "", 0)
-        return FileCarrier(Path(name), self.rank, self.size)
 
     # -- the outcome -------------------------------------------------------------
 
@@ -143,6 +113,8 @@ class _Job:
         report = Report.here(outcome.step, bundle, self.size)
         report.environment["exit_code"] = shell_code(outcome.code)
         report.environment["ended_because"] = outcome.why
+        if outcome.why != _AFTER_THE_END:
+            report.environment[ALL_KNOWN] = True
         path = expand_path(self.options.report, outcome.step, job_id(os.environ))
         where = save_somewhere(report, path)
         if where.startswith("report: "):
@@ -186,7 +158,7 @@ class _Job:
             witness.fail(("failed", code, found, step, has_hook))
         else:  # MPI has been finalized: each for itself
             bundle = witness.own_bundle(captured(exc))
-            self.publish(Outcome(code, "failed after the end", step, bundle))
+            self.publish(Outcome(code, _AFTER_THE_END, step, bundle))
         if has_hook:
             call_hook(hook, exc)
         witness.post("tell", ("hooked",))
@@ -307,6 +279,8 @@ def run(options: Options) -> None:
     duplicated; not collective afterwards.
 
     Raises:
+        NoFolderError: There is no folder for what the ranks leave; on every rank,
+            before the program runs.
         SystemExit: As the program has raised it, where that is no failure; on a
             job of one rank also with the code of the failure.
     """

@@ -1,6 +1,6 @@
-"""What is said where ranks met at different steps.
+"""What is said of where ranks stand that have not raised.
 
-Owns the text of a mismatch. Knows nothing of communication.
+Owns the text where they met at different steps. Knows nothing of communication.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from allraise.bundle import Bundle
 from allraise.capture import capture, is_own_file
 from allraise.errors import StepMismatchError
 from allraise.frames import frames_from_summary
-from allraise.record import Record
+from allraise.record import FAILURE, Record
 
 if TYPE_CHECKING:
     from allraise.private import Region
@@ -29,12 +29,25 @@ def position_of(region: Region, depth: int, count: int) -> Record:
 
     Not collective.
     """
-    frame = sys._getframe()  # noqa: SLF001 the documented way to one's caller
-    while frame.f_back is not None and is_own_file(frame.f_code.co_filename):
-        frame = frame.f_back
-    record = capture(StepMismatchError(_describe(region, depth, count)))
-    frames = frames_from_summary(extract_stack(frame, limit=1))
-    return Record((record.links[0]._replace(frames=frames),), origin=record.origin)
+    return stand_of(StepMismatchError(_describe(region, depth, count)), FAILURE)
+
+
+def stand_of(error: BaseException, kind: str) -> Record:
+    """Return the record of an error that is raised where the user's code stands.
+
+    Not collective. Never raises.
+    """
+    record = capture(error, kind=kind)
+    try:
+        frame = sys._getframe()  # noqa: SLF001 the documented way to one's caller
+        while frame.f_back is not None and is_own_file(frame.f_code.co_filename):
+            frame = frame.f_back
+        frames = frames_from_summary(extract_stack(frame, limit=1))
+    except Exception:  # of what loads the user's source, say
+        return record
+    return record._replace(
+        links=(record.links[0]._replace(frames=frames), *record.links[1:])
+    )
 
 
 def _describe(region: Region, depth: int, count: int) -> str:

@@ -19,8 +19,8 @@ regions on two communicators of the same ranks are within each other, some may
 stand in the outermost one, which nothing is around: so the agreements on either
 are gates from the time that both are known (`Private.has_twin`).
 
-**When A has failed**, every rank gives up its private communicators whose group
-lies within A's, except A's own: a rule that each rank can apply alone and that
+**When A has failed**, every rank gives up its private communicators of the same
+thread whose group lies within A's, except A's own: a rule that each rank can apply alone and that
 all apply alike. Those with a region open around the one that failed are made anew
 at once, by all their ranks, which have all come to A's agreement. The others are
 forgotten, and the next guard on B makes a new one.
@@ -189,11 +189,19 @@ def outermost() -> Private | None:
 
 
 def within(private: Private) -> list[Private]:
-    """Return the other sides whose group lies within this one's. Not collective."""
+    """Return the other sides whose group lies within this one's.
+
+    Not collective. Not those of other threads: regions nest within a thread, and a
+    checkpoint that is saved in the background goes on when a step has failed. Which
+    thread a communicator is used in is the same on all ranks of a program.
+    """
     return [
         side
         for side in registered()
-        if side is not private and side.size > 1 and contains(private, side.group)
+        if side is not private
+        and side.size > 1
+        and side.thread == private.thread
+        and contains(private, side.group)
     ]
 
 

@@ -17,8 +17,15 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from allraise.ranks import RankSet
-from allraise.record import CAUSES
-from allraise.viewer import headline_of, sanitise, show_group, title_of
+from allraise.record import ALL_KNOWN, CAUSES
+from allraise.viewer import (
+    headline_of,
+    mark_of,
+    place_of,
+    sanitise,
+    show_group,
+    title_of,
+)
 
 if TYPE_CHECKING:
     from allraise.grouping import Group
@@ -121,6 +128,7 @@ def _cells(report: Report, groups: list[Group]) -> str:
         for first, last in group.ranks.ranges:
             for cell in range(first // width, last // width + 1):
                 owner.setdefault(cell, number)
+    rest = "did not fail" if report.environment.get(ALL_KNOWN) else "nothing known"
     titles = [headline_of(group.record) for group in groups]
     cells = []
     for first in range(0, size, width):
@@ -128,7 +136,7 @@ def _cells(report: Report, groups: list[Group]) -> str:
         number = owner.get(first // width, -1)
         name = title_of(RankSet.from_ranges([(first, last)]), None)
         if number < 0:
-            cells.append(f'<a title="{name}: nothing known">{first}</a>')
+            cells.append(f'<a title="{name}: {rest}">{first}</a>')
             continue
         origin = report.bundle.origins.get(first)
         place = f" on {origin[0]}, pid {origin[1]}" if origin and width == 1 else ""
@@ -143,9 +151,7 @@ def _cells(report: Report, groups: list[Group]) -> str:
 
 def _section(group: Group, number: int, size: int | None) -> str:
     title = f"{_letter(number)}: {title_of(group.ranks, size)}: "
-    title += headline_of(group.record)
-    if group.kind != "failure":
-        title += f" [{group.kind}]"
+    title += headline_of(group.record) + mark_of(group)
     text = show_group(group, size).partition("\n")[2]  # the head is the summary
     return (
         f'<details id="group-{number}" class="{_class_of(group, number)}"'
@@ -165,11 +171,6 @@ def page_of(report: Report) -> str:
     groups = report.groups()
     style = _STYLE + _colours()
     known = report.environment
-    place = ", ".join(
-        str(known[name])
-        for name in ("time", "host", "mpi", "python")
-        if known.get(name)
-    )
     command = " ".join(str(word) for word in known.get("command", ()))
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(_SCRIPT)}"
@@ -189,7 +190,7 @@ def page_of(report: Report) -> str:
 </head>
 <body>
 <h1>{head}</h1>
-<p class="place">{escape(sanitise(place))}</p>
+<p class="place">{escape(sanitise(place_of(known)))}</p>
 <p class="place">{escape(sanitise(command))}</p>
 <nav class="grid" aria-label="ranks, coloured by group">
 {_cells(report, groups)}

@@ -81,9 +81,16 @@ def put_on_top(error: BaseException, exc: BaseException | None) -> BaseException
     return error
 
 
+def cause_of(exc: BaseException) -> BaseException | None:
+    """Return the cause of an exception."""
+    return cast(
+        "BaseException | None", BaseException.__dict__["__cause__"].__get__(exc)
+    )
+
+
 def link_of(exc: BaseException) -> BaseException | None:
     """Return the cause of an exception, or else its context."""
-    cause = BaseException.__dict__["__cause__"].__get__(exc)
+    cause = cause_of(exc)
     found = (
         BaseException.__dict__["__context__"].__get__(exc) if cause is None else cause
     )

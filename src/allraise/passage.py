@@ -15,12 +15,12 @@ Collective over the communicator of the gate.
 
 from __future__ import annotations
 
-from itertools import starmap
 from sys import getrecursionlimit
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from allraise.lane import LEAKED
 from allraise.parts import is_of_mpi
+from allraise.plain import begin_gate
 from allraise.polling import be_as_deep
 from allraise.signals import MAX_TRIES, ROOMS, room_on_the_stack, take_room_back
 from allraise.waits import Waits
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from allraise.gates import Gates
-
-# To `starmap`: a call without arguments.
-_ONE_CALL: Final = ((),)
 
 
 class Passage(Waits):
@@ -75,9 +72,8 @@ class Passage(Waits):
                     # A rank at the end of its stack is to find that out before the
                     # others count on it.
                     be_as_deep()
-                    # Started by C code, and noted by an operation that is no call: so
-                    # no signal's handler comes in between.
-                    watched += starmap(start, _ONE_CALL)
+                    if begin_gate(start, watched):
+                        return None
                     watched += listens
                     if not self._waitany(watched):
                         return None
@@ -99,6 +95,7 @@ class Passage(Waits):
                 if not watched:
                     gates.entered -= 1
                     raise
+                watched[1:] = listens
                 late = error
                 try:
                     getrecursionlimit()  # the handler of a second signal runs here

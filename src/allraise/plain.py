@@ -9,18 +9,23 @@ by `agreement`. Twice there is one of each:
               install: a `Block` enters and exits by itself, as long as nothing is
               special, and calls `guard` where something is
 
-The compiled ones take half as long, and leave a signal's handler no place between the
+The compiled ones take a third of the time, and leave a signal's handler no place between the
 block and its agreement. `ALLRAISE_PURE=1` does without. Not collective.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import starmap
 from typing import TYPE_CHECKING, Any, Final
 
 from allraise.settings import is_pure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpi4py import MPI
+
     from allraise.private import Cell, Private, Region
 
 # The innermost open region of each thread, by the thread's number. Not a
@@ -56,6 +61,7 @@ class Side:
         "n_within",
         "reduce",
         "settled",
+        "thread",
         "total",
         "tried",
     )
@@ -73,12 +79,46 @@ class Block:
     _timeout: float | None
 
 
+# Looks before others are given the core: with a core for each rank, all have come
+# within that time, some three microseconds.
+N_LOOKS: Final = 8
+
+_LOOKS: Final = range(N_LOOKS)
+_ONE_CALL: Final = ((),)  # to `starmap`: a call without arguments
+
+
+def begin_gate(start: Callable[[], MPI.Request], watched: list[MPI.Request]) -> bool:
+    """Start a gate, note it, and look whether it has opened.
+
+    Collective over the communicator of the gate.
+
+    Args:
+        start: Starts it.
+        watched: Gets the request, by C code and an operation that is no call: so no
+            signal's handler comes in between.
+
+    Returns:
+        Whether all ranks have entered it already.
+    """
+    watched += starmap(start, _ONE_CALL)
+    look = watched[0].Test
+    for _ in _LOOKS:  # noqa: SIM110 each call of a generator costs as much as a look
+        if look():
+            return True
+    return False
+
+
+# Of the compiled part. In an editable install it may be of another day.
+REVISION: Final = 1
+
 IS_COMPILED = False
 
 if not TYPE_CHECKING and not is_pure():
     with suppress(ImportError):
         from allraise import _plain
 
-        OPEN, HASHES = _plain.OPEN, _plain.HASHES
-        Block, Side = _plain.Block, _plain.Side
-        IS_COMPILED = True
+        if getattr(_plain, "REVISION", 0) == REVISION:
+            OPEN, HASHES = _plain.OPEN, _plain.HASHES
+            Block, Side = _plain.Block, _plain.Side
+            begin_gate = _plain.begin_gate
+            IS_COMPILED = True

@@ -22,14 +22,13 @@ import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+from allraise.plain import N_LOOKS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mpi4py import MPI
 
-# Looks before the processor is given away: with a core for each rank, a peer's
-# message is there within that time, some three microseconds.
-N_LOOKS: Final = 8
 _LOOK_BEFORE: Final = range(N_LOOKS)
 
 # For each way to wait the way to look, whether something was found, and what the

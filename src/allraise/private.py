@@ -12,6 +12,7 @@ issue 784), which deadlocks with a thread that holds it elsewhere.
 
 from __future__ import annotations
 
+from _thread import get_ident  # `threading` takes a millisecond to load
 from array import array
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,7 @@ class Private(Side):
         size: Its size.
         innermost: The region here that was opened last and is open still.
         n_within: How many regions were entered within that one so far.
+        thread: The number of the thread that opened a region here last.
         spooled: Whether a failure is written down that the peers do not know yet.
         sent: Messages of the failure path that may be under way yet.
         settled: The depth at which a failure was agreed, and the exception that
@@ -77,6 +79,7 @@ class Private(Side):
         wakes: Whether a failing rank wakes its peers here; every rank knows it
             alike (see `agreement.wake_from_now_on`).
         asking: Whether the innermost region is this rank's request for that.
+        asks_for: What the user has called for that, if anything.
         channel: What wakes those blocked on ``g.comm`` (see `channel`, `ulfm`).
         beacon: The channel by messages, the same one but under ULFM.
         gates: The agreements as numbered gates, for those nested in a region on
@@ -101,6 +104,7 @@ class Private(Side):
 
     __slots__ = (
         "asking",
+        "asks_for",
         "beacon",
         "channel",
         "failed_at",
@@ -128,6 +132,7 @@ class Private(Side):
         self.wakes = self.asking = self.skips = self.is_reduced = False
         self.tried: BaseException | None = None
         self.over = 0
+        self.asks_for = ""
         self.channel: Any = None
         self.beacon: Any = None
         self.gates: Gates | None = None
@@ -146,6 +151,7 @@ class Private(Side):
         self.handle = 0
         self.innermost: Opened | None = None
         self.n_within = 0
+        self.thread = get_ident()
         self.settled: tuple[int, BaseException] | None = None
         self.sent: list[MPI.Request] = []
         self.n_failed = 0

@@ -47,6 +47,11 @@ DIED: Final = "died"  # the process, without a word
 CAUSES: Final = frozenset({FAILURE, DIED})
 
 
+# In the environment of a report: of every rank it is known whether it failed, so that
+# those that the report does not name did not.
+ALL_KNOWN: Final = "all_known"
+
+
 class Frame(NamedTuple):
     """One frame of a stack, with what is needed to print it anywhere.
 

@@ -7,6 +7,7 @@ ends.
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,10 @@ def resolve_comm(comm: object) -> MPI.Intracomm:
         return MPI.COMM_WORLD  # noqa: TID251 here, and nowhere else
     if not isinstance(comm, MPI.Comm):
         msg = f"comm is a {type(comm).__name__}, not a communicator: {_HOW}"
+        if isinstance(comm, str):
+            msg += "; a step's name is the second argument: guard(step='write')"
+        elif callable(comm) and not isinstance(comm, type):
+            msg += "; as a decorator write @guard()"
         raise TypeError(msg)
     if comm == MPI.COMM_NULL:
         msg = f"comm is COMM_NULL (not a member, or freed): {_HOW}"
@@ -60,6 +65,12 @@ def after_the_end() -> ValueError | None:
     state = "has been finalized" if MPI.Is_finalized() else "is not initialized"
     msg = f"MPI {state}: ranks can agree only between MPI_Init and MPI_Finalize"
     return ValueError(msg)
+
+
+def is_not_started() -> bool:
+    """Tell whether the program has not started MPI. Not collective."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    return mpi is None or not mpi.Is_initialized()
 
 
 _keyval: int | None = None

@@ -20,8 +20,9 @@ from allraise.bundle import Bundle
 from allraise.damage import check_links, check_ranges, check_types
 from allraise.grouping import Group, group_records
 from allraise.ranks import RankSet
-from allraise.record import CAUSES, Frame, Link, Origin, Record
+from allraise.record import ALL_KNOWN, CAUSES, Frame, Link, Origin, Record
 from allraise.settings import STYLES
+from allraise.storing import write_file
 from allraise.tree import show_tree
 from allraise.viewer import head_of, show_groups, show_ranks
 
@@ -31,16 +32,18 @@ VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that is known of one failed step.
+    """What is known of one failed step: text and numbers, no live exceptions.
 
-    Not collective.
+    Not collective. From ``exception.report`` (on the root, the whole; on other
+    ranks what they know), or from `load_report`. ``print(report)`` shows failures
+    that are alike once, under the set of their ranks.
 
     Attributes:
-        step: The step that failed.
-        bundle: The failures, by rank.
-        size: Of the communicator, in ranks; None if it is not known.
-        environment: Host, MPI library, Python, command line and time (UTC) of
-            the process that made the report.
+        step: The step that failed; empty for a whole program.
+        bundle: The failures by rank, in the form that travels.
+        size: The number of ranks of the communicator; None if not known.
+        environment: Host, process, MPI library, Python, command line and time (UTC)
+            of the process that made the report.
     """
 
     step: str
@@ -55,12 +58,12 @@ class Report:
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """The ranks that failed, ascending."""
+        """The ranks that the report is about, ascending: failed, or interrupted."""
         return tuple(self.bundle.ranks)
 
     @property
     def failed_ranks(self) -> RankSet:
-        """The ranks that raised something that was not a consequence."""
+        """The ranks that failed by themselves or died, without consequences."""
         return RankSet.from_ranges(
             pair
             for ranks, record in self.bundle.records()
@@ -69,7 +72,7 @@ class Report:
         )
 
     def only(self, ranks: RankSet) -> Report:
-        """Return the part of the report that is about these ranks.
+        """Return the part of the report that is about these ranks. Not collective.
 
         Raises:
             ValueError: It says nothing about any of them.
@@ -85,18 +88,19 @@ class Report:
         for rank, origin in self.bundle.origins.items():
             if rank in bundle.ranks:
                 bundle.set_origin(rank, Origin(*origin))
-        return Report(self.step, bundle, self.size, self.environment)
+        environment = {k: v for k, v in self.environment.items() if k != ALL_KNOWN}
+        return Report(self.step, bundle, self.size, environment)
 
     def groups(self) -> list[Group]:
-        """Return the failures that are alike together, first in time first."""
+        """Return the failures, alike ones together, in order of time."""
         return group_records(self.bundle)
 
     def text(self, style: str = "groups") -> str:
-        """Write the report for people.
+        """Return the report as text. Not collective.
 
         Args:
-            style: ``groups``, identical failures once under the set of their
-                ranks; ``ranks``, one block a failed rank; or ``tree``, all
+            style: ``groups``: identical failures once, under the set of their
+                ranks. ``ranks``: one block for each failed rank. ``tree``: all
                 stacks merged from the outermost frame.
 
         Raises:
@@ -112,14 +116,14 @@ class Report:
         raise ValueError(msg)
 
     def headline(self) -> str:
-        """Say in one line what failed, and where."""
+        """Return one line that says what failed, and on which ranks."""
         return head_of(self.groups(), self.step, self.size)
 
     def __str__(self) -> str:
         return self.text()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the file holds: plain data."""
+        """Return what `save` writes, as plain data. Not collective."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -143,31 +147,18 @@ class Report:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the report file, whole or not at all.
+        """Write the report to a JSON file, whole or not at all.
 
-        Not collective: call it on the root, or on any rank that holds what it
-        wants to save.
+        Not collective: call it on one rank, usually the root, which knows all. What is
+        no regular file, a device or a FIFO, is written into.
 
         Args:
-            path: Where; its folder must be there.
+            path: The file; its folder must exist.
 
         Raises:
-            OSError: It cannot be written; a file that was there is unharmed.
+            OSError: It cannot be written. A file that was there is left as it was.
         """
-        target = Path(path)
-        text = json.dumps(self.to_dict(), indent=1)
-        # Not tempfile, whose files only their owner can read: reports are shown.
-        name = target.parent / f".{target.name[:100]}.{os.getpid()}-{time.time_ns()}"
-        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            name.replace(target)
-        except BaseException:
-            name.unlink(missing_ok=True)
-            raise
+        write_file(Path(path), json.dumps(self.to_dict(), indent=1))
 
 
 def _spread_of(bundle: Bundle) -> dict[str, Any] | None:
@@ -213,13 +204,13 @@ def _link_from_dict(data: dict[str, Any]) -> Link:
 def load_report(path: str | os.PathLike[str]) -> Report:
     """Read a report file.
 
-    Not collective.
+    Not collective. Needs no MPI.
 
     Args:
-        path: A file that `Report.save` wrote.
+        path: A file written by `Report.save`, ``allraise run``, or at a deadline.
 
     Returns:
-        The report; its exceptions are text, and rebuild as `RemoteError`.
+        The report, as text and numbers: it has no exception objects.
 
     Raises:
         ValueError: The file is not a report, is damaged, or is of a version

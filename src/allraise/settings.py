@@ -62,9 +62,18 @@ def read_settings() -> Settings:
     if style is not None and style not in STYLES:
         msg = f"ALLRAISE_STYLE must be one of {', '.join(STYLES)}, got {style!r}"
         raise ValueError(msg)
+    report = os.environ.get("ALLRAISE_REPORT") or None
+    if report is not None:
+        from allraise.paths import check_path  # here: few jobs set it
+
+        try:
+            check_path(report)
+        except ValueError as error:
+            msg = f"ALLRAISE_REPORT: {error}"
+            raise ValueError(msg) from None
     return Settings(
         timeout=timeout and parse_timeout(timeout, "ALLRAISE_TIMEOUT"),
-        report=os.environ.get("ALLRAISE_REPORT") or None,
+        report=report,
         style=style,
     )
 

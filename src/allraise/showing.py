@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 from allraise.publishing import default_style
 from allraise.report import load_report
-from allraise.viewer import sanitise
+from allraise.viewer import place_of, sanitise
 
 if TYPE_CHECKING:
     import argparse
@@ -48,12 +48,7 @@ def describe(report: Report) -> str:
     """Write where a report is from: a line or two."""
     known = report.environment
     command = " ".join(str(word) for word in known.get("command", ()))
-    place = [
-        str(known[name])
-        for name in ("time", "host", "mpi", "python")
-        if known.get(name)
-    ]
-    lines = [", ".join(place), command]
+    lines = [place_of(known), command]
     if "exit_code" in known:
         lines.append(f"exit code {known['exit_code']}")
     return "".join(f"{sanitise(line)}\n" for line in lines if line)
@@ -62,7 +57,7 @@ def describe(report: Report) -> str:
 def _load(path: Path) -> Report:
     """Read a report file, or the folder of a job that left none."""
     if path.is_dir():
-        from allraise.spool import load_spool
+        from allraise.remains import load_spool
 
         return load_spool(path)
     return load_report(path)

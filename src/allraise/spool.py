@@ -10,8 +10,8 @@ Owns the folder beside the report file, ``PATH.d``::
 Where the MPI has no fault tolerance, the launcher kills a job at once when one of
 its processes dies; when it is told to end, it gives ranks a quarter of a second
 between SIGTERM and SIGKILL (Open MPI 5.0.11). Then this is what remains, and
-``allraise show PATH.d`` merges it. Ranks are those of ``COMM_WORLD``. Nothing remains of a job that ends well, nor
-of one whose report was written.
+``allraise show PATH.d`` merges it (`remains`). Ranks are those of ``COMM_WORLD``.
+Nothing remains of a job that ends well, nor of one whose report was written.
 """
 
 from __future__ import annotations
@@ -19,32 +19,24 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
-import re
 import shutil
 import signal
-import tempfile
 import time
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from allraise.bundle import Bundle
-from allraise.publishing import expand_path, job_id
+from allraise.paths import expand_path, folder_for, job_id
 from allraise.ranks import RankSet
-from allraise.record import DIED, Link, Origin, Record
-from allraise.report import Report, load_report
+from allraise.record import Link, Record
+from allraise.remains import HEAD, HEAD_BYTES, read_left, stack_record_of
+from allraise.report import Report
 from allraise.settings import read_settings
-from allraise.stacks import program_frames
-from allraise.stall import parse_stacks, take_signal
+from allraise.stall import take_signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-_NAME = re.compile(r"rank-(\d+)\.(json|txt)")
-_HEAD = re.compile(r"rank \d+ on (\S*), pid (\d+), signal (\d+) *\n")
-
-# The first line of all these files is that long: no need to read who has no stacks.
-HEAD_BYTES: Final = 128
+    from pathlib import Path
 
 # How long a process may take to write its stacks when it is asked to.
 STACKS_S: Final = 0.5
@@ -58,11 +50,6 @@ def folder_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.d")
 
 
-def folder_for_job(template: str) -> Path:
-    """Return the folder for a report whose step is not known yet."""
-    return folder_of(expand_path(template, "", job_id(os.environ))).absolute()
-
-
 class Spool:
     """One rank's part of the folder. Not collective. Never raises.
 
@@ -70,10 +57,15 @@ class Spool:
         folder: The same on all ranks; made when it is needed.
         rank: In ``COMM_WORLD``.
         size: Of ``COMM_WORLD``.
+        there: The parent that was there before: the empty ones below it were made
+            with the folder, and are removed with it. None to leave them.
     """
 
-    def __init__(self, folder: Path, rank: int, size: int) -> None:
+    def __init__(
+        self, folder: Path, rank: int, size: int, there: Path | None = None
+    ) -> None:
         self.folder = folder
+        self._there = there or folder.parent
         self.rank, self.size = rank, size
         self._crash_file: Any = None
         self._is_enabler = False
@@ -89,11 +81,12 @@ class Spool:
                 in C, whoever holds the GIL.
         """
         with suppress(OSError, RuntimeError):
-            self.folder.mkdir(exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._crash_file = self._path("txt").open("wb", buffering=0)
             number = take_signal()
             faulthandler.register(number, self._crash_file)
-            head = f"rank {self.rank} on {_host()}, pid {os.getpid()}, signal {number}"
+            who = f"rank {self.rank} of {self.size} on {_host()}, pid {os.getpid()}"
+            head = f"{who}, signal {number}"
             self._crash_file.write(head.ljust(HEAD_BYTES - 1).encode() + b"\n")
             self._is_enabler = not faulthandler.is_enabled()
             if self._is_enabler:
@@ -105,7 +98,7 @@ class Spool:
     def keep(self, step: str, bundle: Bundle) -> None:
         """Write down what this rank knows."""
         with suppress(Exception):
-            self.folder.mkdir(exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             report = Report.here(step, bundle, self.size)
             part = self.folder / f".rank-{self.rank}"
             # Not Report.save, which waits for the disk: the process may die, the
@@ -119,6 +112,10 @@ class Spool:
             self._path("json").unlink(missing_ok=True)
             if self._crash_file is None:
                 self.folder.rmdir()  # by the last one
+                for parent in self.folder.parents:
+                    if parent == self._there:
+                        break
+                    parent.rmdir()
 
     def clear(self) -> None:
         """Leave nothing: this rank has come to a good end."""
@@ -135,7 +132,7 @@ class Spool:
     def known_of(self, ranks: Iterable[int]) -> Bundle:
         """Return what has failed or crashed on ranks that cannot answer."""
         with suppress(Exception):
-            return _read(self.folder).failures.among(ranks)
+            return read_left(self.folder).failures.among(ranks)
         return Bundle()
 
     def stacks_of(self, ranks: Iterable[int], *, ask: bool) -> Bundle:
@@ -154,7 +151,7 @@ class Spool:
             while paths and time.monotonic() < deadline:
                 for rank, path in list(paths.items()):
                     if path.stat().st_size > HEAD_BYTES:
-                        record = _stack_record(path)
+                        record = stack_record_of(path)
                         found.add(RankSet((rank,)), _silent(record) if ask else record)
                         del paths[rank]
                 if not ask:
@@ -174,7 +171,7 @@ _current: Spool | None = None
 
 
 def use(spool: Spool) -> None:
-    """Have guards use this one, whatever the environment says."""
+    """Have guards use this one, whatever the environment says. Not collective."""
     global _current  # noqa: PLW0603 one a process, or none
     _current = spool
 
@@ -182,16 +179,18 @@ def use(spool: Spool) -> None:
 def current() -> Spool | None:
     """Return this process's; made where ``ALLRAISE_REPORT`` is set.
 
-    Not collective. None if nobody has asked for a report.
+    Not collective. None if nobody has asked for a report,
+    or nothing can be kept beside it.
     """
     if _current is None:
         template = read_settings().report
-        if template:
+        path = expand_path(template or "", "", job_id(os.environ))
+        if template and folder_for(path) is not None:
             from allraise.registry import resolve_comm
 
             world = resolve_comm(None)
             rank, size = world.Get_rank(), world.Get_size()
-            use(Spool(folder_for_job(template), rank, size))
+            use(Spool(folder_of(path).absolute(), rank, size))
     return _current
 
 
@@ -207,57 +206,6 @@ def remove_current() -> None:
         _current.remove()
 
 
-def usable_folder(folder: Path) -> tuple[Path, str]:
-    """Return a folder that can be made, and a line that says so if it is another."""
-    if os.access(folder.parent, os.W_OK):
-        return folder, ""
-    other = Path(tempfile.gettempdir()) / f"{folder.name}-{os.getpid()}"
-    return other, f"allraise: what dying ranks leave goes to {other}\n"
-
-
-def load_spool(folder: Path) -> Report:
-    """Read what the ranks have left, as one report.
-
-    Not collective.
-
-    Raises:
-        ValueError: There is nothing.
-    """
-    left = _read(folder)
-    bundle = Bundle.merge((left.failures, left.ended))
-    if not bundle.ranks:
-        msg = f"{folder} holds nothing that a rank has left"
-        raise ValueError(msg)
-    return Report(left.step, bundle, left.size, left.environment)
-
-
-class _Left(NamedTuple):
-    """What is in a folder: failures and crashes, and stacks at SIGTERM."""
-
-    failures: Bundle
-    ended: Bundle
-    step: str
-    size: int | None
-    environment: dict[str, Any]
-
-
-def _read(folder: Path) -> _Left:
-    told: list[Bundle] = []
-    crashes, ended = Bundle(), Bundle()
-    step, size, environment = "", None, {}
-    for path in sorted(folder.iterdir()):
-        found = _NAME.fullmatch(path.name)
-        if found and found[2] == "json":
-            report = load_report(path)
-            told.append(report.bundle)
-            step, size, environment = report.step, report.size, report.environment
-        elif found and path.stat().st_size > HEAD_BYTES:
-            record = _stack_record(path)
-            kind = crashes if record.kind == DIED else ended
-            kind.add(RankSet((int(found[1]),)), record)
-    return _Left(Bundle.merge((crashes, *told)), ended, step, size, environment)
-
-
 def _host() -> str:
     return os.uname().nodename[:64]
 
@@ -265,10 +213,10 @@ def _host() -> str:
 def _ask(paths: Iterable[Path]) -> None:
     """Have the processes on this host that these files are of write their stacks."""
     for path in paths:
-        head = _HEAD.match(path.read_text(errors="replace"))
-        if head and head[1] == _host():
+        head = HEAD.match(path.read_text(errors="replace"))
+        if head and head["host"] == _host():
             with suppress(OSError):  # it is gone
-                os.kill(int(head[2]), int(head[3]))
+                os.kill(int(head["pid"]), int(head["number"]))
 
 
 def _silent(record: Record) -> Record:
@@ -276,24 +224,3 @@ def _silent(record: Record) -> Record:
     text = (f"silent: {_HELD}\n",)
     link = Link("silent", _HELD, text, (), record.links[0].frames)
     return Record((link,), origin=record.origin, kind="silent")
-
-
-def _stack_record(path: Path) -> Record:
-    """Make a record of what `faulthandler` wrote."""
-    text = path.read_text(errors="replace")
-    head = _HEAD.match(text)
-    host, pid = (head[1], int(head[2])) if head else ("", 0)
-    origin = Origin(host, pid, path.stat().st_mtime)
-    _, is_crash, crash = text.partition("Fatal Python error: ")
-    stacks = parse_stacks(crash or text)
-    if not is_crash:
-        # The main thread, which is the oldest, comes last.
-        frames = program_frames(next(reversed(stacks.values()), ()))
-        link = Link("SIGTERM", "", ("SIGTERM\n",), (), frames)
-        return Record((link,), origin=origin, kind="signalled")
-    message = crash.partition("\n")[0]
-    current_thread = re.search(r"^Current thread 0x([0-9a-f]+)", crash, re.MULTILINE)
-    key = int(current_thread[1], 16) if current_thread else None
-    frames = stacks.get(key or 0) or next(iter(stacks.values()), ())
-    link = Link("died", message, (f"died: {message}\n",), (), frames)
-    return Record((link,), origin=origin, kind=DIED)

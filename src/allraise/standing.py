@@ -97,7 +97,7 @@ def never_open(stands: Mapping[int, Stand]) -> set[Gate]:
 class Standing:
     """What a rank knows of where others stand, in one outermost region."""
 
-    __slots__ = ("is_active", "is_over", "skips", "stands", "told")
+    __slots__ = ("is_active", "is_over", "met", "met_in", "skips", "stands", "told")
 
     def __init__(self) -> None:
         self.stands: dict[int, Stand] = {}
@@ -105,6 +105,20 @@ class Standing:
         self.skips = False  # this rank has failed, or left a region that failed
         self.is_active = False  # so a stand is to be told, or one is known
         self.is_over = False  # this rank has found that ranks wait for each other
+        #: how often it has met others to make a communicator, by ident, and in which
+        #: outermost region
+        self.met: dict[int, int] = {}
+        self.met_in: object = None
+
+    def note_met(self, region: object, gate: Gate) -> None:
+        """Note the meeting that this rank comes to. Not collective.
+
+        Who has passed it has entered it, for all that others can tell.
+        """
+        if self.met_in is not region:
+            self.met.clear()
+            self.met_in = region
+        self.met[gate.ident] = gate.number
 
     def know(self, rank: int, stand: Stand) -> None:
         """Take in where a rank stands. Not collective."""

@@ -3,8 +3,8 @@
 Owns `CollectiveSteps`. The semantics are those of ``_DistWrapper`` of
 ``torch.distributed.checkpoint.utils`` (PyTorch 2.13). Where that deadlocks or
 loses the error (a value that cannot be pickled, a reduce list of the wrong
-length, a map that returns a wrapped pair), this raises the right
-`CheckpointException` on every rank.
+length), this raises the right `CheckpointException` on every rank. A wrapped pair
+that a map returns is a value here, and no failure.
 
 Each step is a row of regions, each closed by an agreement, so that values move
 only when every rank is known to have its bytes ready. ``all_reduce``, where only
@@ -33,34 +33,43 @@ R = TypeVar("R")
 
 
 class CollectiveSteps:
-    """Steps that every rank takes together, each of which ends alike everywhere.
+    """Steps taken by all ranks together: each returns on every rank, or raises there.
 
-    Every method that takes a step is collective over comm, and raises
-    `CheckpointException` on every rank if any rank failed in it: ``failures``
-    is complete on every rank, its keys are ranks of comm, ascending. A failure
-    of the coordinator's part is keyed by the coordinator.
+    Collective over comm, in every method but `get_rank` and `get_world_size`. A step
+    runs functions and moves their values::
+
+        steps = allraise.CollectiveSteps(comm)
+        steps.all_reduce("save", write_shard, publish)
+
+    Here every rank calls ``write_shard()``. Only if all succeed, the coordinator calls
+    ``publish(values)``, with their values in order of ranks; its result is returned on
+    every rank. If anything fails on any rank, every rank raises `CheckpointException`,
+    with every rank's failure in its ``failures``. A failure of the coordinator's part
+    is listed under the coordinator's rank. The functions should not communicate.
+
+    A step has no deadline of its own: put a `guard` with ``timeout`` around it.
 
     Args:
         comm: The ranks; None for ``COMM_WORLD``.
-        coordinator_rank: Its rank in comm: the one that reduces, broadcasts and
-            scatters.
+        coordinator_rank: The rank in comm that reduces, broadcasts and scatters.
 
     Raises:
         TypeError: On every rank that passes the wrong kind of argument.
-        ValueError: On every rank whose argument cannot be.
+        ValueError: On every rank whose argument is impossible.
 
     Attributes:
         rank: This rank in comm.
-        coordinator_rank: The coordinator's.
-        is_coordinator: Whether they are the same.
+        coordinator_rank: The coordinator's rank in comm.
+        is_coordinator: Whether this rank is the coordinator.
     """
 
     def __init__(
         self, comm: MPI.Intracomm | None = None, coordinator_rank: int = 0
     ) -> None:
-        arguments = check_arguments(comm, "", root=coordinator_rank)
+        name = "coordinator_rank"
+        arguments = check_arguments(comm, "", root=coordinator_rank, root_name=name)
         self._comm = comm
-        self._begin(locate(comm, arguments.root), arguments.root)
+        self._begin(locate(comm, arguments.root, root_name=name), arguments.root)
 
     def _begin(self, private: Private, coordinator_rank: int) -> None:
         self._private = private
@@ -83,22 +92,23 @@ class CollectiveSteps:
         map_fun: Callable[[], T],
         reduce_fun: Callable[[list[T]], list[R]],
     ) -> R:
-        """Map on every rank, reduce on the coordinator, give each its part.
+        """Call a function on every rank, reduce the values, give each rank its part.
 
         Collective over comm.
 
         Args:
-            step: What is done, for the report; the same on every rank.
-            map_fun: Makes this rank's value.
-            reduce_fun: Makes of the values, in order of ranks, as many results.
+            step: The name of what is done, in reports; the same on every rank.
+            map_fun: Returns this rank's value.
+            reduce_fun: Called on the coordinator with all values, in order of ranks;
+                returns a list of as many results.
 
         Returns:
             This rank's result.
 
         Raises:
-            CheckpointException: On every rank, if a map failed on any (then
-                nothing is reduced), if the reduction failed, or if a value
-                could not be carried.
+            CheckpointException: On every rank, if ``map_fun`` failed on any (then
+                nothing is reduced), if ``reduce_fun`` failed, or if a value could
+                not be pickled or unpickled.
 
         Success costs three ``Allreduce`` of 64 bytes, a gather and a scatter.
         """
@@ -120,14 +130,15 @@ class CollectiveSteps:
         map_fun: Callable[[], T],
         reduce_fun: Callable[[list[T]], R],
     ) -> R:
-        """Map on every rank, reduce on the coordinator, give all the result.
+        """Call a function on every rank, reduce the values, give all the result.
 
         Collective over comm.
 
         Args:
-            step: What is done, for the report; the same on every rank.
-            map_fun: Makes this rank's value.
-            reduce_fun: Makes one result of the values, in order of ranks.
+            step: The name of what is done, in reports; the same on every rank.
+            map_fun: Returns this rank's value.
+            reduce_fun: Called on the coordinator with all values, in order of ranks;
+                returns the result.
 
         Returns:
             The result, on every rank.
@@ -150,20 +161,20 @@ class CollectiveSteps:
             return cast("R", row.together(lambda: row.spread(result)))
 
     def all_gather(self, step: str, map_fun: Callable[[], T]) -> list[T]:
-        """Map on every rank, and give all of them every value.
+        """Call a function on every rank, and give all ranks every value.
 
         Collective over comm.
 
         Args:
-            step: What is done, for the report; the same on every rank.
-            map_fun: Makes this rank's value.
+            step: The name of what is done, in reports; the same on every rank.
+            map_fun: Returns this rank's value.
 
         Returns:
             The values, in order of ranks, on every rank.
 
         Raises:
-            CheckpointException: On every rank, if a map failed on any, or if a
-                value could not be carried.
+            CheckpointException: On every rank, if ``map_fun`` failed on any, or if a
+                value could not be pickled or unpickled.
 
         Success costs two ``Allreduce`` of 64 bytes and an allgather.
         """
@@ -172,20 +183,20 @@ class CollectiveSteps:
             return row.together(lambda: row.gather_everywhere(value))
 
     def broadcast(self, step: str, map_fun: Callable[[], T]) -> T:
-        """Map on the coordinator alone, and give all the value.
+        """Call a function on the coordinator alone, and give all ranks its value.
 
         Collective over comm.
 
         Args:
-            step: What is done, for the report; the same on every rank.
-            map_fun: Makes the value; not called on the other ranks.
+            step: The name of what is done, in reports; the same on every rank.
+            map_fun: Returns the value; not called on the other ranks.
 
         Returns:
             The value, on every rank.
 
         Raises:
-            CheckpointException: On every rank, if the map failed, or if the
-                value could not be carried.
+            CheckpointException: On every rank, if ``map_fun`` failed, or if the value
+                could not be pickled or unpickled.
 
         Success costs two ``Allreduce`` of 64 bytes and a bcast.
         """
@@ -203,8 +214,8 @@ class CollectiveSteps:
         Collective over comm.
 
         Raises:
-            CheckpointException: On every rank, if one has failed instead of
-                coming here, in a guard around this.
+            CheckpointException: On every rank, if one failed in a guard around this
+                instead of coming here.
 
         Costs one ``Allreduce`` of 64 bytes.
         """
@@ -212,11 +223,11 @@ class CollectiveSteps:
             row.together(lambda: None)
 
     def broadcast_object(self, value: T | None) -> T:
-        """Give all ranks the coordinator's value. Collective over comm."""
+        """Return the coordinator's value on every rank. Collective over comm."""
         return cast("T", self.broadcast("broadcast_object", lambda: value))
 
     def gather_object(self, value: T) -> list[T] | None:
-        """Give the coordinator every rank's value. Collective over comm.
+        """Return every rank's value on the coordinator. Collective over comm.
 
         The other ranks get None.
         """
@@ -225,11 +236,11 @@ class CollectiveSteps:
             return row.together(lambda: row.gather(data))
 
     def all_gather_object(self, value: T) -> list[T]:
-        """Give all ranks every rank's value, in order. Collective over comm."""
+        """Return every rank's value, in order, on all ranks. Collective over comm."""
         return self.all_gather("all_gather_object", lambda: value)
 
     def scatter_object(self, values: list[T] | None) -> T:
-        """Give each rank its part of the coordinator's list. Collective over comm."""
+        """Return to each rank its part of the coordinator's list. Collective over comm."""
         with self._row("scatter_object", "scatter_object") as row:
 
             def dump_here() -> Any:

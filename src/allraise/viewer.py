@@ -17,6 +17,8 @@ from allraise.record import CAUSES, DIED, FAILURE
 from allraise.render import HEADER, escape_surrogates, format_traceback
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from allraise.bundle import Bundle
     from allraise.grouping import Group
     from allraise.record import Record
@@ -48,6 +50,10 @@ _FAKE: Final = re.compile(
 STACK_KINDS: Final = frozenset(
     {"blocked", "died", "running", "signalled", "silent", "finished"}
 )
+
+
+# What a reader wants to know of the process that made a report.
+_PLACE: Final = ("time", "host", "mpi", "python")
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -121,14 +127,19 @@ def headline_of(record: Record) -> str:
     return sanitise(f"{name}: {text}" if text else name)
 
 
+def mark_of(group: Group) -> str:
+    """Return the kind of a group in brackets, where its headline has it not."""
+    known = (FAILURE, group.record.links[0].type_name)
+    return "" if group.kind in known else f" [{group.kind}]"
+
+
 def show_group(group: Group, size: int | None) -> str:
     """Write one group: who, what, one traceback, and the messages that differ.
 
     Not collective.
     """
     head = f"=== {title_of(group.ranks, size)}: {headline_of(group.record)}"
-    if group.kind != "failure":
-        head += f" [{group.kind}]"
+    head += mark_of(group)
     parts = [f"{head}\n", _block(group.record)]
     if len(group.messages) > 1 or group.messages[0].n_different > 1:
         for message in group.messages[:MAX_MESSAGES_SHOWN]:
@@ -140,6 +151,20 @@ def show_group(group: Group, size: int | None) -> str:
         if left > 0:
             parts.append(f"    [{left} more messages]\n")
     return "".join(parts)
+
+
+def library_name(library: str) -> str:
+    """Return name and version of an MPI library, of all that it says of itself."""
+    line = library.partition("\n")[0].strip("\0 ")
+    return " ".join(line.partition(",")[0].replace("Version:", "").split())
+
+
+def place_of(environment: Mapping[str, object]) -> str:
+    """Write in a line when and where a report was made, and by what."""
+    known = {name: str(environment.get(name) or "") for name in _PLACE}
+    known["mpi"] = library_name(known["mpi"])
+    known["python"] = known["python"] and f"Python {known['python']}"
+    return ", ".join(text for text in known.values() if text)
 
 
 def show_groups(groups: list[Group], step: str, size: int | None) -> str:
@@ -160,8 +185,9 @@ def head_of(groups: list[Group], step: str, size: int | None) -> str:
     """Say in one line which step failed, and on which ranks."""
     failed = [group for group in groups if _failed(group.record)] or groups
     ranks = RankSet.from_ranges(pair for g in failed for pair in g.ranks.ranges)
-    title = f"step {_one_line(step)!r}" if step else "a step"
-    return f"{sanitise(title)} failed on {title_of(ranks, size)}"
+    # Without a step: a block without a name, or a whole program.
+    what = f"step {_one_line(step)!r} failed" if step else "failure"
+    return f"{sanitise(what)} on {title_of(ranks, size)}"
 
 
 def show_ranks(bundle: Bundle, groups: list[Group], size: int | None) -> str:

@@ -24,8 +24,8 @@ def wrap_exception(exc: BaseException) -> WrappedException:
         exc: The exception; one that was never raised has an empty summary.
 
     Returns:
-        The exception itself and its stack, source text included, in a form that
-        pickles on every Python.
+        The exception itself and the summary of its stack, with source text, in a
+        form that pickles on every Python.
 
     Raises:
         TypeError: ``exc`` is not an exception.

@@ -11,7 +11,7 @@ import pytest
 
 import mpirun
 from allraise import load_report
-from allraise.spool import load_spool
+from allraise.remains import load_spool
 
 PROGRAM = str(Path(__file__).parent / "programs" / "dead_cases.py")
 N_RANKS = 4
@@ -149,8 +149,16 @@ def test_a_guard_leaves_its_failure_where_it_may_be_killed(tmp_path):
 def test_a_run_leaves_the_stack_of_a_crash_in_c_as_well(tmp_path):
     launcher = ["-m", "allraise", "run"]
     _, shown = left_by(tmp_path, "sigsegv", "failure", launcher=launcher)
-    assert "=== rank 1 (1 of 4): died: Segmentation fault [died]" in shown
+    assert "=== rank 1 (1 of 4): died: Segmentation fault\n" in shown
     assert ", in die\n" in shown
+    assert "=== rank 3 (1 of 4): OSError: disk full" in shown
+
+
+def test_a_run_leaves_who_was_killed(tmp_path):
+    _, shown = left_by(
+        tmp_path, "sigkill", "failure", launcher=["-m", "allraise", "run"]
+    )
+    assert "=== rank 1 (1 of 4): silent: " in shown
     assert "=== rank 3 (1 of 4): OSError: disk full" in shown
 
 

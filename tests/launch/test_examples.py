@@ -129,6 +129,34 @@ def test_a_shared_file_of_which_a_part_fails_is_not_published(tmp_path, option, 
     assert names_in(tmp_path) == ["state.bin"]
 
 
+@pytest.mark.parametrize("name", ["state.part", "state.dat"])
+def test_a_shared_file_of_any_name_stays_where_the_next_one_fails(tmp_path, name):
+    """Also one that is called as the part of another would be."""
+    for file in ("state.part", "state.dat"):
+        (tmp_path / file).write_text(f"the {file} before")
+    job = run("mpiio_writer.py", tmp_path / name, "--quota", "1000", n_ranks=2)
+    assert job.codes == [1] * 2, job.errs
+    for file in ("state.part", "state.dat"):
+        assert (tmp_path / file).read_text() == f"the {file} before"
+    assert names_in(tmp_path) == ["state.dat", "state.part"]
+
+
+@pytest.mark.parametrize("n_ranks", [1, 4])
+def test_a_checkpoint_of_another_number_of_ranks_is_told_on_every_rank(root, n_ranks):
+    assert run("checkpoint_writer.py", root, n_ranks=2).codes == [0] * 2
+    job = run("checkpoint_writer.py", root, "--fail-ranks", "0", n_ranks=n_ranks)
+    assert (job.codes, job.timed_out) == ([1] * n_ranks, False), job.errs
+    assert "checkpoint 2: nothing published\n" in job.outs[0]
+    everybody = {1: "rank 0", 4: "ranks 0-3 (4 of 4)"}[n_ranks]
+    text = f"ValueError: checkpoint 1 is of 2 ranks, this job has {n_ranks}\n"
+    assert f"=== {everybody}: {text}" in job.outs[0]
+    assert job.outs[0].endswith(text)
+    assert job.outs[1:] == [""] * (n_ranks - 1)
+    job = run("checkpoint_writer.py", root, n_ranks=n_ranks)
+    assert job.codes == [0] * n_ranks
+    assert f"checkpoint 2: {n_ranks} shards published, read back" in job.outs[0]
+
+
 def test_with_a_guard_one_rank_that_raises_ends_all():
     job = run("one_rank_raises.py", "--guard")
     assert (job.codes, job.timed_out) == ([1] * 4, False)

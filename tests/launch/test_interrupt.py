@@ -128,6 +128,26 @@ def test_an_operation_at_the_end_of_the_stack_leaves_no_rank_waiting(n_ranks, wa
     assert "ok" in run(n_ranks, "interrupt_depths.py", **way).stdout
 
 
+@pytest.mark.parametrize("n_ranks", [2, 4])
+def test_only_what_comes_from_the_interruption_counts_as_interrupted(n_ranks, way):
+    """Not what fails besides, or after it; and the first use of g.comm is no other."""
+    assert run(n_ranks, "interrupt_kinds.py", **way).stdout.count("ok") == n_ranks
+
+
+@pytest.mark.parametrize("n_ranks", [2, 4])
+def test_a_failure_that_was_dealt_with_ends_no_later_region(n_ranks, way):
+    """Though what lay within is made anew, by some of the ranks."""
+    ended = run(n_ranks, "interrupt_recovered.py", **way)
+    assert ended.stdout.count("ok") == n_ranks
+
+
+@pytest.mark.parametrize("n_ranks", [2, 4])
+def test_a_failure_in_one_thread_is_nothing_to_another(n_ranks, way):
+    """On a communicator of the same ranks, as of a saver in the background."""
+    ended = run(n_ranks, "interrupt_threads.py", **way)
+    assert ended.stdout.count("ok") == n_ranks
+
+
 def test_the_table_names_every_method_of_mpi4py():
     """A new method of mpi4py is refused until somebody has thought about it."""
     lines = run(2, "interrupt_table.py").stdout.splitlines()

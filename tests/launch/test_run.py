@@ -12,7 +12,9 @@ import pytest
 
 import allraise
 import mpirun
-from allraise.spool import folder_of, load_spool
+from allraise.page import page_of
+from allraise.remains import load_spool
+from allraise.spool import folder_of
 
 JOB = str(Path(__file__).parent / "programs" / "job.py")
 HEADLINE = "allraise: "
@@ -85,7 +87,7 @@ def test_one_rank_fails_and_the_others_are_shown_where_they_wait(
     assert f"ValueError: wrong on rank {rank}" in ended.stderr
     others = [r for r in range(3) if r != rank]
     assert kinds(report_path) == {rank: FAILED} | dict.fromkeys(others, WAITED)
-    assert ended.stderr.count("blocked: in comm.Barrier()\n") == 1
+    assert ended.stderr.count("\nblocked: in comm.Barrier()\n") == 1
     assert "launcher.py" not in ended.stderr  # nor is allraise's own part shown
     assert "runpy" not in ended.stderr
 
@@ -171,7 +173,9 @@ def test_an_agreed_failure_is_shown_once(run, report_path):
     assert "2 of 3 ranks failed in step 'write shards'" in ended.stderr
     assert ended.stderr.count("OSError: [Errno 28]") == 2  # a block a failed rank
     assert set(kinds(report_path)) == {1, 2}
-    assert allraise.load_report(report_path).step == "write shards"
+    report = allraise.load_report(report_path)
+    assert report.step == "write shards"
+    assert 'title="rank 0: did not fail"' in page_of(report)
 
 
 def test_an_agreed_failure_of_a_part_has_the_ranks_of_the_whole(run, report_path):
@@ -275,12 +279,89 @@ def test_a_module_and_a_command_can_be_run(tmp_path):
 
 
 def test_a_report_that_cannot_be_written_there_is_written_elsewhere(run, tmp_path):
-    missing = tmp_path / "no such folder" / "report.json"
-    ended = run("one", options=["--report", str(missing)])
+    (tmp_path / "file").touch()
+    ended = run("one", options=["--report", str(tmp_path / "file" / "report.json")])
     line = next(x for x in ended.stderr.splitlines() if x.startswith("report: "))
-    assert "not where asked: FileNotFoundError" in line
+    assert "not where asked: NotADirectoryError" in line
+    assert f"'{tmp_path / 'file'}')" in line
     saved = Path(line.removeprefix("report: ").partition(" (not")[0])
     assert allraise.load_report(saved).failed_ranks.first == 1
+
+
+@pytest.mark.parametrize("level", ["multiple", "serialized"])
+def test_the_folders_of_the_report_are_made(run, tmp_path, level):
+    """Also by files, which carry it below THREAD_MULTIPLE."""
+    path = tmp_path / "not" / "there" / "report.json"
+    env = {"MPI4PY_RC_THREAD_LEVEL": level}
+    ended = run("one", options=["--report", str(path)], env=env)
+    assert f"report: {path}\n" in ended.stderr
+    assert "dying ranks" not in ended.stderr
+    assert kinds(path)[1] == FAILED
+    assert list(path.parent.iterdir()) == [path]
+    assert list(tmp_path.iterdir()) == [tmp_path / "not"]
+
+
+def test_a_job_that_ends_well_makes_no_folder_for_its_report(run, tmp_path):
+    path = tmp_path / "not" / "there" / "report.json"
+    assert run("nothing", options=["--report", str(path)]).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fifo_gets_the_report_and_stays_one(run, tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        ended = run("one", options=["--report", str(fifo)])
+        got = os.read(reader, 1_000_000)
+    finally:
+        os.close(reader)
+    assert f"report: {fifo}\n" in ended.stderr
+    assert json.loads(got)["format"] == "allraise-report"
+    assert fifo.is_fifo()
+
+
+def test_a_report_to_standard_output_is_printed(run):
+    ended = run("one", options=["--report", "/dev/stdout"])
+    assert "report: /dev/stdout\n" in ended.stderr
+    begin = ended.stdout.index('{\n "format": "allraise-report"')
+    assert json.JSONDecoder().raw_decode(ended.stdout[begin:])[0]["size"] == 3
+
+
+FAILS_ALONE = """
+import allraise.beside
+from allraise.__main__ import main
+
+def fail(path):
+    raise FileNotFoundError("the folder of the process is gone")
+
+allraise.beside.folder_for = fail
+main()
+"""
+
+
+@pytest.mark.parametrize("level", ["multiple", "serialized"])
+def test_what_rank_0_chooses_alone_fails_on_every_rank(level, tmp_path):
+    env = {"MPI4PY_RC_THREAD_LEVEL": level}
+    command = ["-c", FAILS_ALONE, "run", JOB, "nothing"]
+    ended = mpirun.run(2, command, deadline_s=DEADLINE_S, env=env, cwd=tmp_path)
+    assert not ended.timed_out, ended.output
+    assert ended.returncode == 2, ended.output
+    text = "no folder for what dying ranks leave: FileNotFoundError: the folder of the"
+    assert ended.stderr.count(text) == 2
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("path", [".", "./", "/", "folder"])
+def test_a_folder_in_place_of_the_report_is_refused_on_every_rank(tmp_path, path):
+    """Where rank 0 alone raised, the others waited in a broadcast."""
+    (tmp_path / "folder").mkdir()
+    command = ["-m", "allraise", "run", "--report", path, JOB, "nothing"]
+    ended = mpirun.run(2, command, deadline_s=DEADLINE_S, cwd=tmp_path)
+    assert not ended.timed_out, ended.output
+    assert ended.returncode == 2, ended.output
+    assert f"must be that of a file, {path!r} is a folder" in ended.stderr
+    assert [found.name for found in tmp_path.iterdir()] == ["folder"]
 
 
 def test_the_path_of_the_report_has_placeholders(run, tmp_path):

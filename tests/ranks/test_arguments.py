@@ -24,6 +24,7 @@ WRONG = {
     "timeout nan": ({"timeout": float("nan")}, ValueError, "timeout must be a posit"),
     "timeout inf": ({"timeout": float("inf")}, ValueError, "timeout must be a posit"),
     "timeout text": ({"timeout": "5"}, TypeError, "timeout must be a number of sec"),
+    "timeout a list": ({"timeout": [5]}, TypeError, "timeout must be a number of sec"),
     "timeout bool": ({"timeout": True}, TypeError, "timeout must be a number of sec"),
 }
 ENTRIES = {
@@ -47,18 +48,23 @@ def test_wrong_on_every_rank_is_a_plain_error_on_every_rank(world, entry, wrong)
 
 
 @pytest.mark.mpi(min_size=2)
-def test_wrong_on_one_rank_is_a_failure_on_every_rank(world, entry):
+@pytest.mark.parametrize("is_named", [True, False])
+def test_wrong_on_one_rank_is_a_failure_on_every_rank(world, entry, is_named):
+    comm = world if is_named else None
     for number, (arguments, kind, text) in enumerate(WRONG.values()):
         bad = number % world.size
 
         def block(bad=bad, arguments=arguments):
             if world.rank == bad:
-                entry(world, arguments)
+                entry(comm, arguments)
             else:
-                agree(None, world)
+                agree(None, comm)
 
         outcome = outcome_of(block)
         assert outcome.ranks == (bad,)
+        if world.rank in {bad, 0}:
+            assert __file__ in str(outcome)  # the user's line, and none of ours
+            assert "allraise/arguments.py" not in str(outcome)
         if world.rank in {bad, 0}:
             assert type(outcome.failures[bad][0]) is kind
             assert re.search(text, str(outcome.failures[bad][0]))
@@ -155,7 +161,10 @@ def test_a_root_of_any_integer_type_will_do(comm):
 
 
 def test_a_decorator_without_parentheses_is_refused():
-    with pytest.raises(TypeError, match="comm is a function, not a communicator"):
+    text = (
+        r"comm is a function, not a communicator: .*; as a decorator write @guard\(\)"
+    )
+    with pytest.raises(TypeError, match=text):
 
         @guard
         def function():
@@ -163,7 +172,8 @@ def test_a_decorator_without_parentheses_is_refused():
 
 
 def test_a_step_given_in_place_of_the_communicator_is_refused():
-    with pytest.raises(TypeError, match="comm is a str, not a communicator"):
+    text = r"comm is a str, not a communicator: .*; .* second .*guard\(step='write'\)"
+    with pytest.raises(TypeError, match=text):
         guard("write")
 
 
@@ -185,7 +195,7 @@ def test_collective_steps_refuse_a_step_that_is_no_text(comm):
 
 
 def test_collective_steps_refuse_a_coordinator_that_is_no_rank(comm):
-    with pytest.raises(ValueError, match="root=-1 is out of range"):
+    with pytest.raises(ValueError, match="coordinator_rank=-1 is out of range"):
         CollectiveSteps(comm, -1)
     with pytest.raises(ValueError, match=f"from 0 to {comm.size - 1}"):
         CollectiveSteps(comm, comm.size)

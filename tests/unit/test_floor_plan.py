@@ -16,9 +16,10 @@ SOURCE = Path(allraise.__file__).parent
 LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
     (floor, frozenset(names.split()))
     for floor, names in (
-        (0, "damage"),
-        (0, "record ranks settings signals values census watchdog completions polling"),
-        (0, "gates standing operations pending alone plain"),
+        (0, "damage paths"),
+        (0, "record ranks settings signals values census watchdog completions"),
+        (0, "gates standing operations pending alone plain storing"),
+        (0, "polling"),
         (0, "frames bundle lane neighbours"),
         (0, "parts"),
         (0, "moving"),
@@ -36,9 +37,10 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (3, "private carrier gathering mismatch stall hang collector alarm"),
         (3, "registry verdict contribution"),
         (3, "nesting witness reducing"),
-        (3, "spool exits uncaught"),
+        (3, "remains exits uncaught"),
+        (3, "spool"),
         (3, "meeting"),
-        (3, "spooling survivors"),
+        (3, "spooling survivors beside"),
         (3, "impasse"),
         (3, "creation peers"),
         (3, "waking"),

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from allraise import CheckpointException, load_report
 from allraise.bundle import Bundle
 from allraise.page import MAX_CELLS, page_of
 from allraise.ranks import RankSet
@@ -62,6 +63,32 @@ def test_every_rank_is_a_link_to_its_group(page):
     ]
     assert cells[1]["title"] == "rank 1: ValueError: full"
     assert cells[9]["title"] == "rank 9: nothing known"
+
+
+def test_a_rank_that_took_part_and_is_not_told_of_did_not_fail(tmp_path):
+    bundle = Bundle.of(1, failed_in("main", message="full"))
+    agreed = CheckpointException.from_bundle("write", bundle, ordinary=True)
+    agreed.locate(4, "")
+    report = agreed.report
+    titles = [cell["title"] for cell in Elements(page_of(report)).named("a")]
+    assert titles[0] == "rank 0: did not fail"
+    assert titles[1].endswith(": ValueError: full")
+    report.save(tmp_path / "r.json")
+    again = page_of(load_report(tmp_path / "r.json"))
+    assert Elements(again).named("a")[3]["title"] == "rank 3: did not fail"
+    only = page_of(report.only(RankSet((1,))))
+    assert Elements(only).named("a")[0]["title"] == "rank 0: nothing known"
+
+
+def test_a_page_says_where_it_is_from_in_few_words():
+    report = report_of([("1", failed_in("main"))])
+    report.environment.update(mpi="MPICH Version:  4.3.2", python="3.12.1", host="h")
+    assert ", h, MPICH 4.3.2, Python 3.12.1<" in page_of(report)
+
+
+def test_a_kind_is_not_told_twice(page):
+    summaries = re.findall("<summary>(.*?)</summary>", page)
+    assert summaries[1] == "B: ranks 0,2-7 (7 of 10): blocked"
 
 
 def test_groups_differ_by_colour_and_by_letter(page):

@@ -16,17 +16,13 @@ import pytest
 
 from allraise.bundle import Bundle
 from allraise.capture import capture
-from allraise.publishing import (
-    check_path,
-    default_style,
-    expand_path,
-    job_id,
-    save_somewhere,
-)
+from allraise.paths import check_path, expand_path, job_id
+from allraise.publishing import default_style, save_somewhere
 from allraise.ranks import RankSet
 from allraise.record import Frame, Link, Origin, Record
 from allraise.report import Report
-from allraise.showing import coloured, wants_colour
+from allraise.showing import coloured, describe, wants_colour
+from allraise.viewer import library_name
 from unit.zoo import ZOO
 
 SCHEMA = Path(__file__).parents[2] / "docs" / "report-schema.json"
@@ -91,9 +87,59 @@ def show(*arguments, **env):
 def test_few_failed_ranks_are_shown_singly_and_the_waiting_in_a_group(path):
     text = show(path).stdout
     assert "Traceback (most recent call last): (RANK 1)\n" in text
-    assert "=== ranks 0,2-7 (7 of 8): blocked: in comm.Barrier() [blocked]\n" in text
+    assert "=== ranks 0,2-7 (7 of 8): blocked: in comm.Barrier()\n" in text
     assert "Stack (most recent call last):\n" in text
     assert text.count("Traceback") == 1
+
+
+def test_the_first_lines_say_where_a_report_is_from(path):
+    report = report_of([("1", failed_in("main"))])
+    known = {"time": "2026-01-02T03:04:05Z", "host": "node1", "python": "3.12.1"}
+    known["mpi"] = "Open MPI v5.0.11, package: Open MPI root@x Distribution, ident: 5"
+    report.environment.update(known, command=["python", "job.py"], exit_code=3)
+    assert describe(report) == (
+        "2026-01-02T03:04:05Z, node1, Open MPI v5.0.11, Python 3.12.1\n"
+        "python job.py\n"
+        "exit code 3\n"
+    )
+    report.environment["mpi"] = ""
+    assert describe(report).startswith("2026-01-02T03:04:05Z, node1, Python 3.12.1\n")
+
+
+@pytest.mark.parametrize(
+    ("library", "name"),
+    [
+        (
+            "Open MPI v5.0.11, package: Debian OpenMPI, ident: 5.0.11",
+            "Open MPI v5.0.11",
+        ),
+        ("MPICH Version:      4.3.2", "MPICH 4.3.2"),
+        ("MPICH Version:\t5.0.0\nMPICH Release date: unreleased", "MPICH 5.0.0"),
+        (
+            "Intel(R) MPI Library 2021.13 for Linux* OS",
+            "Intel(R) MPI Library 2021.13 for Linux* OS",
+        ),
+        ("", ""),
+    ],
+)
+def test_an_mpi_library_is_told_in_a_few_words(library, name):
+    assert library_name(library) == name
+
+
+def test_a_report_without_a_step_speaks_of_none():
+    report = report_of([("2", failed_in("main"))], size=4, step="")
+    assert report.headline() == "failure on rank 2 (1 of 4)"
+    assert report.text("groups").startswith("failure on rank 2 (1 of 4)\n===")
+
+
+def test_a_kind_is_not_told_twice():
+    records = [
+        ("0", failed_in("f", kind="died", type_name="died", message="Aborted")),
+        ("1", failed_in("f", kind="signalled", type_name="SIGTERM")),
+    ]
+    text = report_of(records).text("groups")
+    assert "=== rank 0: died: Aborted\n" in text
+    assert "=== rank 1: SIGTERM [signalled]\n" in text
 
 
 def test_the_style_is_the_option_else_the_environment(path):
@@ -311,8 +357,10 @@ def test_a_report_that_can_be_saved_nowhere_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     report = report_of([("0", failed_in("f"))])
-    told = save_somewhere(report, tmp_path / "gone" / "r.json")
-    assert told.startswith("no report file: FileNotFoundError")
+    (tmp_path / "file").touch()
+    told = save_somewhere(report, tmp_path / "file" / "r.json")
+    reason = f"NotADirectoryError: [Errno 20] Not a directory: '{tmp_path / 'file'}'"
+    assert told == f"no report file: {reason}"
 
 
 def test_blocks_up_to_eight_ranks_and_groups_from_nine():

@@ -6,7 +6,11 @@ import sys
 
 import pytest
 
-from allraise.spool import load_spool
+from allraise.bundle import Bundle
+from allraise.page import page_of
+from allraise.remains import load_spool
+from allraise.spool import Spool
+from unit.test_bundle import record
 
 # A process that holds the GIL, is told to end, and then is killed.
 HELD = """
@@ -54,6 +58,30 @@ def test_sigterm_leaves_the_stack_of_a_rank_that_holds_the_interpreter(held):
     assert tuple(ranks) == (3,)
     assert (record.kind, record.links[0].type_name) == ("signalled", "SIGTERM")
     assert [frame.name for frame in record.links[0].frames] == ["<module>", "held"]
+
+
+def test_a_rank_that_was_killed_is_named_beside_what_others_have_left(held):
+    process, folder = held
+    process.kill()
+    process.wait()
+    Spool(folder, 2, 4).keep("", Bundle.of(2, record(message="full")))
+    report = load_spool(folder)
+    found = {tuple(ranks): kept for ranks, kept in report.bundle.records()}
+    assert found[2,].links[0].message == "full"
+    assert found[3,].kind == "silent"
+    assert found[3,].origin.pid == process.pid
+    text = report.text("ranks")
+    assert "=== rank 3 (1 of 4): silent: left nothing (killed?)\n" in text
+    assert 'title="rank 0: nothing known"' in page_of(report)
+
+
+def test_the_folder_says_how_many_ranks_there_were(held):
+    process, folder = held
+    process.send_signal(signal.SIGTERM)
+    left = folder / "rank-3.txt"
+    while "in <module>" not in left.read_text().rpartition("\n\n")[2]:
+        assert process.poll() is None
+    assert load_spool(folder).size == 4
 
 
 def test_who_is_only_killed_leaves_nothing_to_read(held):
