@@ -41,7 +41,7 @@ from allraise.parts import (
     take_apart,
     type_name_of,
 )
-from allraise.record import Frame
+from allraise.record import Frame, clip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +52,9 @@ MAX_BODY_BYTES: Final = 256 * 1024
 
 # Where parts are replaced by their repr, each part that is kept may be so big.
 MAX_PART_BYTES: Final = 16 * 1024
+
+# Of a text among them: as long as the longest message that is printed.
+MAX_TEXT_BYTES: Final = 64 * 1024
 
 _MAX_BYTES_SHOWN: Final = 32
 
@@ -184,7 +187,7 @@ class _Pickler(pickle.Pickler):
             body, reason = dump_exception(exc, with_traceback=True, held=held)
             held.done[id(exc)] = exc, body, reason
         try:
-            message = str(exc)[:MAX_PART_BYTES]
+            message = clip(str(exc), MAX_PART_BYTES)
         except BaseException:
             message = "<exception str() failed>"
         return _make_nested, (body, type_name_of(type(exc)), message, reason)
@@ -222,8 +225,13 @@ def _reduce_tamed(
             body = _dump(value, None, None, held, min(left, MAX_PART_BYTES))
             pickle.loads(body)
         except BaseException:  # pickling hooks are user code
-            return bounded_repr(value)
-        left -= len(body)
+            if type(value) is not str:
+                return bounded_repr(value)
+            # UTF-8 takes up to four bytes for a character.
+            width = 1 if value.isascii() else 4
+            value = clip(value, min(left, MAX_TEXT_BYTES) // width)
+            body = value.encode("utf-8", "surrogatepass")
+        left = max(0, left - len(body))
         return value
 
     state["args"] = tuple(tame(arg) for arg in state["args"])
@@ -232,9 +240,11 @@ def _reduce_tamed(
     return create, made_of, state, None, None, fill
 
 
-def _has_native_reducer(exc: BaseException) -> bool:
-    # A C or Rust type with a reducer of its own keeps state where no descriptor
-    # shows it; its reducer knows best.
+def has_native_reducer(exc: BaseException) -> bool:
+    """Tell a C or Rust type whose own reducer knows best.
+
+    It keeps state where no descriptor shows it. Not collective.
+    """
     try:
         reducer: Any = type(exc).__reduce__
     except BaseException:  # a metaclass may hide it
@@ -272,7 +282,7 @@ def dump_exception(
     tamed = partial(_reduce_tamed, with_traceback=with_traceback, held=held)
     reason = ""
     for reduce_top in (
-        (None, exact, tamed) if _has_native_reducer(exc) else (exact, None, tamed)
+        (None, exact, tamed) if has_native_reducer(exc) else (exact, None, tamed)
     ):
         try:
             body = _dump(exc, exc, reduce_top, held)

@@ -31,6 +31,7 @@ from allraise.record import (
     Origin,
     Packed,
     Record,
+    clip,
     dump_plain,
     kind_of,
     load_plain,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 # exception's type, and loses its own message and stack.
 MAX_SHAPES: Final = 64
 MAX_VARIANTS: Final = 1024
-MAX_BUNDLE_BYTES: Final = 1024 * 1024
+MAX_BUNDLE_BYTES: Final = 2 * 1024 * 1024
 
 # Host, process and time are different on every rank, so they cannot merge.
 MAX_ORIGINS: Final = 1024
@@ -278,7 +279,7 @@ class Bundle:
                 kind, name, message = peek(shape, text)
             except WireError as error:
                 kind, name, message = FAILURE, "<unknown>", str(error)
-            first = message.partition("\n")[0][:MAX_SUMMARY_CHARS]
+            first = clip(message.partition("\n")[0], MAX_SUMMARY_CHARS)
             if summary._n_variants >= MAX_SUMMARY_VARIANTS:
                 first = ""
             name = name[:MAX_SUMMARY_CHARS]

@@ -15,18 +15,24 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from contextlib import suppress
 from traceback import StackSummary, TracebackException
 from typing import Any, Final, NamedTuple
 
 from allraise.bodies import dump_exception
+from allraise.damage import check_links
 from allraise.frames import frames_from_summary, frames_from_traceback
 from allraise.own import is_own_file as is_own_file  # noqa: PLC0414 for others
 from allraise.own import without_own
 from allraise.parts import type_name_of
-from allraise.record import Link, Origin, Record, minimal
+from allraise.record import Link, Origin, Record, clip, minimal
 
-# A message can hold a whole array. A report is read by people.
-MAX_MESSAGE_CHARS: Final = 16 * 1024
+# A message can hold a whole array. A report is read by people. The text is in the
+# record twice, and perhaps in the object: a merged report must have room for several.
+MAX_MESSAGE_CHARS: Final = 64 * 1024
+
+# Of each cause and member, of which there may be hundreds.
+MAX_CAUSE_CHARS: Final = 16 * 1024
 
 # A chain of causes longer than this is a loop that retried; its end is told.
 MAX_LINKS: Final = 200
@@ -37,15 +43,11 @@ MAX_MEMBERS: Final = 100
 # Of a chain, the failure and its nearest causes travel as objects as well.
 MAX_BODIES: Final = 8
 
+# Of all agreed failures in a chain, what is told of them again.
+MAX_RETOLD_CHARS: Final = 16 * 1024
+
 # What Python prints where __str__ raises.
 FAILED: Final = "<exception str() failed>"
-
-
-def clip(text: str, limit: int | None = MAX_MESSAGE_CHARS) -> str:
-    """Cut a text that is too long, and say how much there was."""
-    if limit is None or len(text) <= limit:
-        return text
-    return f"{text[:limit]}... [{len(text) - limit} more characters left out]"
 
 
 def _builtin(name: str, exc: BaseException) -> Any:
@@ -53,14 +55,15 @@ def _builtin(name: str, exc: BaseException) -> Any:
     return BaseException.__dict__[name].__get__(exc)
 
 
-def _brief_of(exc: BaseException) -> str:
-    """Return the one line of an exception whose text is a report of its own.
+def _brief_of(exc: BaseException, room: int) -> str:
+    """Return the text of an exception whose own text is a report.
 
     A `CheckpointException` among the causes has been reported where it was
-    raised: a report never nests.
+    raised. It is a line here, and in the room that is left what others failed
+    with: a report never nests without end.
     """
     try:
-        brief = type(exc)._allraise_brief(exc)  # type: ignore[attr-defined]  # noqa: SLF001
+        brief = type(exc)._allraise_brief(exc, room)  # type: ignore[attr-defined]  # noqa: SLF001
     except BaseException:  # no such method, for one
         return ""
     return brief if type(brief) is str else ""
@@ -90,13 +93,12 @@ def _notes_of(exc: BaseException, te: TracebackException | None) -> list[Any]:
         return []
 
 
-def _text_of(told: _Told, limit: int | None) -> Link:
+def _text_of(told: _Told, limit: int | None, brief: str) -> Link:
     """Take down the text of one exception, without its place in the chain."""
     exc, te = told
     name = type_name_of(type(exc))
     message = _clipped_str(exc if te is None else te, limit)
     notes = tuple(_clipped_str(note, limit) for note in _notes_of(exc, te))
-    brief = _brief_of(exc)
     lines: tuple[str, ...]
     if brief:
         message, lines = brief, (brief,)
@@ -104,7 +106,10 @@ def _text_of(told: _Told, limit: int | None) -> Link:
         first = f"{name}: {message}\n" if message else f"{name}\n"
         lines = (first, *(f"{note}\n" for note in notes))
     else:
-        lines = tuple(clip(line, limit) for line in te.format_exception_only())
+        # Cut where the message is, which stands behind the type, and ended in any case.
+        room = None if limit is None else limit + len(name) + len(": ")
+        found = (line.removesuffix("\n") for line in te.format_exception_only())
+        lines = tuple(f"{clip(line, room)}\n" for line in found)
     if te is None:
         frames = frames_from_traceback(_builtin("__traceback__", exc))
     else:
@@ -152,10 +157,20 @@ def _following(told: _Told, met: set[int]) -> _Following:
 
 
 def _links_of(
-    top: _Told, limit: int | None
+    top: _Told, limit: int | None, beside: BaseException | None
 ) -> tuple[list[Link], list[BaseException | None]]:
     """Flatten a chain of causes and members, nearest first, without recursion."""
-    links = [_text_of(top, limit)]
+    room = MAX_RETOLD_CHARS
+
+    rest = None if limit is None else min(limit, MAX_CAUSE_CHARS)
+
+    def text_of(told: _Told, limit: int | None = rest) -> Link:
+        nonlocal room
+        brief = _brief_of(told.exc, 0 if told.exc is beside else room)
+        room = max(0, room - len(brief))
+        return _text_of(told, limit, brief)
+
+    links = [text_of(top, limit)]
     holders: list[BaseException | None] = [top.exc]  # whose object is carried
     queue = deque([(0, top)])
     met = {id(top.exc)}
@@ -169,7 +184,7 @@ def _links_of(
             links.append(Link("...", "", (text,)))
             holders.append(None)
         else:
-            links.append(_text_of(told, limit))
+            links.append(text_of(told))
             holders.append(told.exc if carried else None)
             queue.append((len(links) - 1, told))
         return len(links) - 1
@@ -194,17 +209,20 @@ def _links_of(
 
 
 def _capture_text(
-    exc: BaseException, summary: StackSummary | None, limit: int | None
+    exc: BaseException,
+    summary: StackSummary | None,
+    limit: int | None,
+    beside: BaseException | None = None,
 ) -> tuple[list[Link], list[BaseException | None]]:
     traceback = None if summary is not None else _builtin("__traceback__", exc)
     try:
         # compact: of cause and context, only what Python would print.
         te = TracebackException(type(exc), exc, traceback, compact=True)
-        links, holders = _links_of(_Told(exc, te), limit)
+        links, holders = _links_of(_Told(exc, te), limit, beside)
     except BaseException:
         # One exception with a hook that raises spoils the whole chain for
         # Python. By hand, the chain is without carets and suggestions.
-        links, holders = _links_of(_Told(exc, None), limit)
+        links, holders = _links_of(_Told(exc, None), limit, beside)
     if summary is not None:
         links[0] = links[0]._replace(frames=frames_from_summary(summary))
     return links, holders
@@ -232,7 +250,12 @@ def _with_objects(
     return Record(tuple(links), tuple(bodies), tuple(reasons), **rest)
 
 
-def capture(exc: BaseException, *, kind: str = "failure") -> Record:
+def capture(
+    exc: BaseException,
+    *,
+    kind: str = "failure",
+    beside: BaseException | None = None,
+) -> Record:
     """Take down an exception for the wire.
 
     Not collective. Never raises.
@@ -240,17 +263,19 @@ def capture(exc: BaseException, *, kind: str = "failure") -> Record:
     Args:
         exc: The exception; it is not changed, and nothing of it is kept alive.
         kind: ``failure``, or which consequence of one it is.
+        beside: An agreed failure in its chain that is told beside this one anyway.
 
     Returns:
         The record: text and frames always; objects as far as they can travel.
     """
     try:
-        links, holders = _capture_text(exc, None, MAX_MESSAGE_CHARS)
+        links, holders = _capture_text(exc, None, MAX_MESSAGE_CHARS, beside)
         without_own(links)
         return _with_objects(links, holders, origin=origin_here(), kind=kind)
     except BaseException as error:
         reason = f"capturing it failed: {type_name_of(type(error))}"
-        return minimal(type_name_of(type(exc)), kind=kind, reason=reason)
+        message = _clipped_str(exc, MAX_MESSAGE_CHARS)
+        return minimal(type_name_of(type(exc)), message, kind, reason)
 
 
 def capture_pair(
@@ -267,9 +292,11 @@ def capture_pair(
             none at all.
         objects: Whether the exception objects go along.
     """
-    try:
-        stack = StackSummary() if summary is None else summary
-        links, holders = _capture_text(exc, stack, None)
-        return _with_objects(links, holders) if objects else Record(tuple(links))
-    except BaseException:
-        return minimal(type_name_of(type(exc)))
+    for stack in (summary, None):  # a summary of something else costs only itself
+        with suppress(BaseException):  # its frames are a user's, and so is exc
+            # As torch prints it: also a list of tuples.
+            frames = StackSummary.from_list([] if stack is None else stack)
+            links, holders = _capture_text(exc, frames, None)
+            check_links(tuple(links))
+            return _with_objects(links, holders) if objects else Record(tuple(links))
+    return minimal(type_name_of(type(exc)), _clipped_str(exc, None))

@@ -20,22 +20,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 
 from allraise.bundle import Bundle
 from allraise.capture import capture_pair
-from allraise.parts import add_note, is_a
-from allraise.ranks import RankSet
+from allraise.copies import deep_copy, shallow_copy, state_to_pickle
+from allraise.leaves import make_group
+from allraise.parts import create, fill, is_a
 from allraise.rebuild import rebuild
-from allraise.record import ALL_KNOWN, NOWHERE, Origin
-from allraise.render import format_block
+from allraise.record import ALL_KNOWN
+from allraise.telling import in_chain, retell, tell
 from allraise.wrapped import WrappedException, checked_failures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from allraise.record import Record
     from allraise.report import Report
-
-# `str()` prints a block a rank, as torch does. Past this many it is no longer
-# read but only costs: 100,000 blocks are 190 MB. `.report` has all, in groups.
-MAX_BLOCKS: Final = 1024
 
 
 class Agreed(NamedTuple):
@@ -68,7 +64,8 @@ class CheckpointException(BaseException):
     It is a `BaseException`, as in PyTorch. Where every failure is an `Exception`, the
     object is a `CheckpointError`, which ``except Exception`` catches too. ``str()`` is
     PyTorch's text: ``CheckpointException ranks:dict_keys([2])``, then a traceback for
-    each failed rank.
+    each failed rank. There is a block for 1024 ranks at most, or, where another rank has
+    the whole report, for this rank and eight others; then how many more there are.
 
     Args:
         msg: The step that failed.
@@ -79,20 +76,17 @@ class CheckpointException(BaseException):
         TypeError: An argument is of the wrong kind.
     """
 
-    def __new__(cls, msg: str, failures: Mapping[int, WrappedException]) -> Self:
-        """Make a `CheckpointError` where every failure is an `Exception`."""
-        pairs = checked_failures(failures)
-        ordinary = all(is_a(exc, Exception) for exc, _ in pairs.values())
-        if not ordinary and cls.__mro__.count(Exception):
-            text = (
-                f"{cls.__name__} takes failures that are Exceptions; construct "
-                "CheckpointException to hold a KeyboardInterrupt or a SystemExit"
-            )
-            raise TypeError(text)
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Make a `CheckpointError` where every failure is an `Exception`.
+
+        Takes anything: a subclass may have a constructor of its own.
+        """
         made: type[BaseException] = cls
-        if cls is CheckpointException and ordinary:
-            made = CheckpointError
-        return cast("Self", BaseException.__new__(made, msg, failures))
+        if cls is CheckpointException:
+            failures = args[1] if len(args) > 1 else kwargs.get("failures", {})
+            if _are_ordinary(checked_failures(failures)):
+                made = CheckpointError
+        return cast("Self", BaseException.__new__(made, *args))
 
     def __init__(self, msg: str, failures: Mapping[int, WrappedException]) -> None:
         given: object = msg
@@ -101,8 +95,16 @@ class CheckpointException(BaseException):
             text = f"msg must be a str, the step that failed, got {kind}"
             raise TypeError(text)
         pairs = checked_failures(failures)
+        if issubclass(type(self), Exception) and not _are_ordinary(pairs):
+            text = (
+                f"{type(self).__name__} takes failures that are Exceptions; construct "
+                "CheckpointException to hold a KeyboardInterrupt or a SystemExit"
+            )
+            raise TypeError(text)
         super().__init__(msg, pairs)
         self._fill(msg, None, failures=pairs)
+
+    __new__.__wrapped__ = __init__  # type: ignore[attr-defined]  # for `help`
 
     def _fill(
         self,
@@ -116,11 +118,16 @@ class CheckpointException(BaseException):
         self._step = step
         self._bundle = bundle
         self._failures = failures
+        # The bundle of pairs that were given is for printing: without objects.
+        self._is_by_hand = failures is not None
         self._live = live
         self._agreed = agreed
+        self._own = -1 if agreed is None else agreed.rank
         self._size: int | None = None
         self._where = ""
-        self._without_summary: frozenset[int] = frozenset()
+        self._is_whole = True
+        pairs: Mapping[int, tuple[object, object]] = failures or {}
+        self._without_summary = frozenset(r for r in pairs if pairs[r][1] is None)
         self._report: Report | None = None
 
     @classmethod
@@ -150,10 +157,19 @@ class CheckpointException(BaseException):
         made._fill(step, bundle, live=live, agreed=agreed)  # noqa: SLF001 itself
         return made
 
-    def locate(self, size: int | None, where: str) -> None:
-        """Say how many ranks there were and, if not here, where the report is."""
+    def locate(
+        self, size: int | None, where: str, *, is_whole: bool | None = None
+    ) -> None:
+        """Say how many ranks there were and, if not here, where the report is.
+
+        Args:
+            size: Of the communicator.
+            where: Who prints the whole report, in words; empty on that rank.
+            is_whole: Whether it is here as well; if not told, on that rank only.
+        """
         self._size = size
         self._where = where
+        self._is_whole = not where if is_whole is None else is_whole
 
     @property
     def agreed(self) -> Agreed | None:
@@ -163,7 +179,7 @@ class CheckpointException(BaseException):
     @property
     def is_partial(self) -> bool:
         """Whether another rank has the whole report."""
-        return bool(self._where)
+        return not self._is_whole
 
     def own_exception(self) -> BaseException | None:
         """Return this rank's own exception, live, if it had one."""
@@ -191,20 +207,27 @@ class CheckpointException(BaseException):
         """For each failed rank, ascending, its exception and its stack summary.
 
         An exception that could not travel is a `RemoteError` with its type and
-        message. So is that of another rank where this rank knows no more.
+        message. So is that of another rank where this rank knows no more. Another dict
+        each time, of the same exceptions.
         """
         if self._failures is None:
-            own = self._agreed.rank if self._agreed and self._live else -1
             found: dict[int, Any] = {}
             for ranks, record in self.bundle.failures().records():
                 for rank in ranks:
                     exc, summary = rebuild(record)
+                    live = self._live_of(rank)
                     found[rank] = (
-                        self._live if rank == own else exc,
+                        exc if live is None else live,
                         None if rank in self._without_summary else summary,
                     )
             self._failures = dict(sorted(found.items()))
-        return self._failures
+        return dict(self._failures)
+
+    def _live_of(self, rank: int) -> BaseException | None:
+        """Return the exception of a rank as it was raised, if it is here."""
+        if self._is_by_hand and self._failures is not None:
+            return self._failures[rank][0]
+        return self._live if rank == self._own else None
 
     @property
     def bundle(self) -> Bundle:
@@ -234,7 +257,8 @@ class CheckpointException(BaseException):
         """Return the failures as a group, for ``except*`` and tools that know groups.
 
         Not collective. Each call makes new objects and leaves the exceptions in
-        ``failures`` as they are.
+        ``failures`` as they are. One raised on this rank has its type here, even if it
+        cannot travel.
 
         Returns:
             One leaf for each failed rank, with a rebuilt ``__traceback__`` (file, line
@@ -243,67 +267,58 @@ class CheckpointException(BaseException):
         Raises:
             ValueError: There is no failure: a group cannot be empty.
         """
-        bundle = self._portable_bundle()
-        leaves = {}
-        for ranks, record in bundle.failures().records():
-            for rank in ranks:
-                exc, _ = rebuild(record)
-                origin = Origin(*bundle.origins.get(rank, NOWHERE))
-                place = f" on {origin.host}, pid {origin.pid}" if origin.pid else ""
-                add_note(exc, f"rank {rank}{place}")
-                leaves[rank] = exc
-        if not leaves:
-            msg = "no rank failed: an exception group cannot be empty"
-            raise ValueError(msg)
-        title = f"step {self._step!r}" if self._step else "failures"
-        ordered = [leaves[rank] for rank in sorted(leaves)]
-        return BaseExceptionGroup(f"{title} on ranks {RankSet(leaves)}", ordered)
-
-    def _portable_bundle(self) -> Bundle:
-        """Return a bundle with objects; the one for printing may have none."""
-        gathered = self._bundle is not None and self._bundle.origins
-        if gathered or self._failures is None:
-            return self.bundle
-        return self._bundle_of_pairs(objects=True)
-
-    def _records(self) -> dict[int, Record]:
-        failed = self.bundle.failures()
-        return {r: record for ranks, record in failed.records() for r in ranks}
+        return make_group(self._step, self.bundle, self._live_of)
 
     def __str__(self) -> str:
-        records = sorted(self._records().items())
-        ranks = [rank for rank, _ in records[:MAX_BLOCKS]]
-        parts = [f"CheckpointException ranks:dict_keys({ranks})\n"]
-        parts += [format_block(record, rank) for rank, record in records[:MAX_BLOCKS]]
-        if len(records) > MAX_BLOCKS:
-            left = len(records) - MAX_BLOCKS
-            parts.append(f"[{left} more ranks failed; .report shows all in groups]\n")
-        if self._where:
-            parts.append(f"[{self._where}]\n")
-        return "".join(parts)
+        failures = self.bundle.failures()
+        return tell(failures, self._own, self._where, is_whole=self._is_whole)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._step!r}, {self.failures!r})"
 
-    def _allraise_brief(self) -> str:
-        """Return the line that stands for this exception in another's chain.
+    def _allraise_brief(self, room: int) -> str:
+        """Return what stands for this exception in another's chain.
 
         Only for one that was agreed: it has been reported.
         """
         if self._agreed is None:
             raise NotImplementedError
-        ranks = RankSet(self.ranks)
-        step = f"step {self._step!r}" if self._step else "a step"
+        failures = self.bundle.failures()
         name = f"{type(self).__module__}.{type(self).__qualname__}"
-        return f"{name}: {step} failed on ranks {ranks}, reported where it was raised\n"
+        line = in_chain(name, self._step, failures.ranks)
+        if not room:
+            return line
+        is_told = self._live is not None and self.__cause__ is self._live
+        where = "" if self._is_whole else self._where
+        return line + retell(failures, self._own if is_told else -1, where, room)
+
+    def __copy__(self) -> Self:
+        return shallow_copy(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return deep_copy(self, memo, _HELD)  # the exceptions are live
 
     def __reduce__(self) -> tuple[Any, ...]:
-        pairs: Mapping[int, tuple[object, object]] = self._failures or {}
-        without = frozenset(rank for rank, pair in pairs.items() if pair[1] is None)
-        notes = list(getattr(self, "__notes__", ()))
-        state = (self._size, self._where, without, notes)
-        wire = self._portable_bundle().encode()
-        return _unpickle, (type(self), self._step, wire, state)
+        bundle = self.bundle
+        if self._is_by_hand:
+            bundle = self._bundle_of_pairs(objects=True)
+        state = state_to_pickle(self, _HELD)
+        state["dict"] |= {name: getattr(self, name) for name in _CARRIED}
+        return _begin, (type(self), bundle.encode()), state, None, None, fill
+
+
+# What is no attribute of a user's: what is carried as it is, and what is made anew.
+_CARRIED: Final = frozenset(
+    {"_step", "_own", "_size", "_where", "_is_whole", "_without_summary"}
+)
+_HELD: Final = _CARRIED | {
+    "_bundle",
+    "_failures",
+    "_is_by_hand",
+    "_live",
+    "_agreed",
+    "_report",
+}
 
 
 class CheckpointError(CheckpointException, Exception):
@@ -319,15 +334,12 @@ for _public in (CheckpointException, CheckpointError):
     _public.__module__ = "allraise"  # where they are public, and what is printed
 
 
-def _unpickle(
-    cls: type[CheckpointException], step: str, wire: bytes, state: tuple[Any, ...]
-) -> CheckpointException:
-    ordinary = issubclass(cls, Exception)
-    size, where, without, notes = state
-    bundle = Bundle.decode(wire)
-    made = CheckpointException.from_bundle(step, bundle, ordinary=ordinary)
-    made.locate(size, where)
-    made._without_summary = without  # noqa: SLF001 its own other half
-    for note in notes:
-        add_note(made, note)
+def _are_ordinary(pairs: dict[int, WrappedException]) -> bool:
+    return all(is_a(exc, Exception) for exc, _ in pairs.values())
+
+
+def _begin(cls: type[CheckpointException], wire: bytes) -> BaseException:
+    """Make what a pickle is read into; `fill` does the rest."""
+    made = cast("CheckpointException", create(cls))
+    made._fill("", Bundle.decode(wire))  # noqa: SLF001 its own other half
     return made

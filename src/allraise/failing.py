@@ -187,7 +187,9 @@ def _mismatch(
     bundle = Bundle.decode(data)
     private.last = (agreed.token, bundle)
     made = _outcome(step, bundle, 1, None, agreed)
-    made.locate(private.size, "")
+    # One rank prints all of it, whoever knows it.
+    where = "" if private.rank == verdict.root else _where(private, verdict.root)
+    made.locate(private.size, where, is_whole=True)
     return made
 
 

@@ -119,7 +119,7 @@ def come_by(root: Private, exc: BaseException | None) -> BaseException | None:
     """
     if root.watched_before:
         found = _pass_door(root)
-        exc = exc or found
+        exc = found if exc is None else exc
         watch_nothing(root)
     elif root.skips:
         if exc is None and root.beacon.standing.is_over:

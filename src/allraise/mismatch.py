@@ -20,8 +20,9 @@ from allraise.record import FAILURE, Record
 if TYPE_CHECKING:
     from allraise.private import Region
 
-# Where more sets of ranks than this stand apart, reading on tells nothing new.
-MAX_POSITIONS: Final = 32
+# Where more sets of ranks than this stand apart, reading on tells nothing new; and the
+# table is told by each of them.
+MAX_POSITIONS: Final = 8
 
 
 def position_of(region: Region, depth: int, count: int) -> Record:
@@ -81,8 +82,9 @@ def explain_mismatch(positions: Bundle) -> Bundle:
         word = "rank" if len(ranks) == 1 else "ranks"
         place = "".join(f", {f.filename}:{f.lineno}" for f in link.frames)
         lines.append(f"  {word} {ranks}: {link.message}{place}")
-    if len(found) > MAX_POSITIONS:
-        lines.append(f"  [{len(found) - MAX_POSITIONS} more places]")
+    left = len(found) - MAX_POSITIONS
+    if left > 0:
+        lines.append(f"  [{left} more {'place' if left == 1 else 'places'}]")
     text = "ranks met at different steps:\n" + "\n".join(lines)
     error = StepMismatchError(text)
     told = capture(error).links[0]

@@ -41,6 +41,11 @@ def _object(record: Record, position: int) -> BaseException:
     return RemoteError(link.type_name, link.message, reason)
 
 
+def rebuild_traceback(record: Record) -> TracebackType | None:
+    """Make a traceback like that of the exception. Not collective."""
+    return _traceback(record.links[0].frames)
+
+
 def rebuild(record: Record) -> tuple[BaseException, StackSummary]:
     """Make the exception and the summary of its stack again.
 

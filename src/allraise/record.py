@@ -267,6 +267,13 @@ def unpack(packed: Packed) -> Record:
     return Record(links, packed.bodies, tuple(reasons), origin, kind)
 
 
+def clip(text: str, limit: int | None) -> str:
+    """Cut a text that is too long, and say how much more there was."""
+    if limit is None or len(text) <= limit:
+        return text
+    return f"{text[:limit]}... [{len(text) - limit} more characters]"
+
+
 def minimal(
     type_name: str, message: str = "", kind: str = "failure", reason: str = ""
 ) -> Record:

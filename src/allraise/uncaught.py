@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from allraise.capture import capture, capture_pair
+from allraise.capture import capture
 from allraise.errors import PeerFailure
 from allraise.exceptions import CheckpointException
 from allraise.findings import (
@@ -141,7 +141,7 @@ def findings_of(
 
 def _cut(record: Record, passed: CheckpointException) -> Record:
     """End a chain at the failure that was agreed: it is told by itself."""
-    brief = capture_pair(passed, None, objects=False).links[0].lines
+    brief = capture(passed, beside=passed).links[0].lines
     for position, link in enumerate(record.links):
         if link.members is not None:  # the links beyond are not all below it
             break
@@ -155,7 +155,8 @@ def captured(exc: BaseException, kind: str = "failure") -> Record:
     """Take down an exception, the program's part of its stack."""
     if kind == "failure" and is_a(exc, PeerFailure):
         kind = "interrupted"
-    record = capture(exc, kind=kind)
+    # That one goes into the job's report by itself.
+    record = capture(exc, kind=kind, beside=next(_handled(exc), None))
     top = record.links[0]
     top = top._replace(frames=without_launcher(top.frames))
     return Record((top, *record.links[1:]), (), record.reasons, record.origin, kind)

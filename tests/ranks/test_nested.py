@@ -119,11 +119,36 @@ def test_a_failure_made_from_an_outcome_does_not_repeat_it(comm):
 
     outcome = outcome_of(block)
     assert outcome.ranks == tuple(range(comm.size))
-    assert "step 'inner' failed on ranks 0, reported where it was raised" in str(
-        outcome
-    )
+    assert "step 'inner' failed on rank 0, reported where it was raised" in str(outcome)
     assert str(outcome).count("ValueError: inner one\n") == (comm.rank == 0)
     assert "dict_keys" not in str(outcome).partition("\n")[2]
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("outer", [0, -1])
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_what_one_rank_raises_from_an_outcome_tells_of_its_cause(
+    comm, outer, everywhere
+):
+    """Also where it has failed on another rank, and nobody else goes on from it."""
+    outer %= comm.size
+    inner = comm.size - 1 - outer
+
+    def block():
+        with guard(comm, "outer"):
+            try:
+                with guard(comm, "inner", everywhere=everywhere):
+                    fail_if(comm.rank == inner, ValueError("the real cause"))
+            except CheckpointError as error:
+                if comm.rank == outer:
+                    raise RuntimeError("could not save") from error
+
+    outcome = outcome_of(block)
+    assert outcome.ranks == (outer,)
+    if comm.rank in {0, outer}:
+        assert f"failed on rank {inner}, reported where it was raised\n" in str(outcome)
+        assert str(outcome).count("ValueError: the real cause") == 1
+        assert (", in fail_if\n" in str(outcome)) == (everywhere or outer == 0)
 
 
 def test_an_older_outcome_raised_again_loses_nobody(comm):
@@ -165,6 +190,30 @@ def test_ranks_at_different_steps_are_told_where_each_stands(world):
         assert f"step {function.__name__!r}, the " in row
         assert row.endswith(f"{__file__}:{function.__code__.co_firstlineno + 1}")
     assert not outcome.is_partial
+
+
+@pytest.mark.mpi(min_size=2)
+def test_where_every_rank_stands_elsewhere_what_is_told_is_bounded(world, monkeypatch):
+    """The table on all ranks, and a block of each rank on the root alone."""
+    monkeypatch.setattr("allraise.mismatch.MAX_POSITIONS", 1)
+    monkeypatch.setattr("allraise.telling.MAX_BLOCKS_ELSEWHERE", 0)
+    outcome = outcome_of(allraise.agree, None, world, f"of {world.rank}")
+    assert outcome.ranks == tuple(range(world.size))
+    assert not outcome.is_partial
+    rows = str(outcome.failures[world.rank][0]).splitlines()
+    assert len(rows) == 3
+    left = world.size - 1
+    assert rows[2] == f"  [{left} more {'place' if left == 1 else 'places'}]"
+    blocks = [line for line in str(outcome).splitlines() if "(RANK " in line]
+    if world.rank:
+        assert [line.split()[-1] for line in blocks] == [f"{world.rank})"]
+        last = str(outcome).splitlines()[-1]
+        hint = f"rank 0 of {world.size} has the whole report"
+        assert (
+            last == f"[{left} more {'rank' if left == 1 else 'ranks'} failed; {hint}]"
+        )
+    else:
+        assert len(blocks) == world.size
 
 
 @pytest.mark.mpi(min_size=2)

@@ -20,7 +20,8 @@ from allraise import (
 )
 from allraise.bundle import Bundle
 from allraise.capture import capture
-from allraise.exceptions import MAX_BLOCKS, Agreed
+from allraise.exceptions import Agreed
+from allraise.telling import MAX_BLOCKS
 from unit.zoo import ZOO
 
 
@@ -74,6 +75,28 @@ def test_a_summary_may_be_none():
     assert str(made).endswith("(RANK 2)\nValueError: a\n")
     assert made.failures[2][1] is None
     assert pickle.loads(pickle.dumps(made)).failures[2][1] is None
+
+
+def test_a_summary_may_be_a_list_of_tuples():
+    """As `traceback.format_list` takes it, and torch with that."""
+    stack = [("a.py", 3, "save", "write(x)"), ("b.py", 4, "write", None)]
+    exc = ValueError("a")
+    made = CheckpointException("x", {0: (exc, stack)})
+    expected = "".join(traceback.format_list(stack)) + "ValueError: a\n"
+    assert str(made).partition("(RANK 0)\n")[2] == expected
+    assert made.failures == {0: (exc, stack)}
+    again = pickle.loads(pickle.dumps(made))
+    assert str(again) == str(made)
+    assert "write(x)" in made.report.text()
+    assert len(made.exception_group().exceptions) == 1
+
+
+@pytest.mark.parametrize("stack", [[1, 2], [("a.py",)], [None], [("a", "b", "c", 4)]])
+def test_a_summary_that_is_none_costs_the_stack_and_not_the_message(stack):
+    made = CheckpointException("x", {0: (ValueError("a"), stack)})
+    assert str(made).endswith("ValueError: a\n")
+    assert "ValueError: a" in made.report.text()
+    assert pickle.loads(pickle.dumps(made)).ranks == (0,)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +216,18 @@ def test_what_was_gathered_is_rebuilt_when_it_is_asked_for():
     exc, summary = made.failures[4]
     assert (type(exc), exc.args) == (KeyError, ("k",))
     assert [frame.name for frame in summary] == ["failed"]
-    assert made.failures is made.failures
+    assert made.failures[4][0] is exc
+    assert made.failures[4][1] is summary
+
+
+def test_the_message_is_kept_where_nothing_else_can_be_taken_down(monkeypatch):
+    def refuse(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("allraise.capture._capture_text", refuse)
+    assert str(gathered({0: capture(ValueError("a"))})).endswith("ValueError: a\n")
+    by_hand = CheckpointException("x", {0: failed(ValueError("b"))})
+    assert str(by_hand).endswith("ValueError: b\n")
 
 
 def test_alike_failures_are_objects_of_their_own():
@@ -215,6 +249,28 @@ def test_this_ranks_own_exception_stays_what_it_is():
     )
     assert made.failures[2][0] is live
     assert made.own_exception() is live
+
+
+@pytest.mark.parametrize(
+    "hooks",
+    [
+        {"__len__": lambda _: 0},
+        {"__bool__": lambda _: False},
+        {"__bool__": lambda _: pytest.fail("asked")},
+    ],
+    ids=["empty", "false", "fails"],
+)
+def test_this_ranks_own_exception_is_not_asked_for_its_truth(hooks):
+    live = type("OddError", (Exception,), hooks)("mine")
+    made = CheckpointException.from_bundle(
+        "x",
+        Bundle.of(2, capture(live)),
+        ordinary=True,
+        live=live,
+        agreed=Agreed(1, object(), 2),
+    )
+    assert made.failures[2][0] is live
+    assert made.args[1][2][0] is live
 
 
 def test_it_says_where_the_whole_report_is():
@@ -308,8 +364,8 @@ class TestExceptionGroup:
         assert len(other.exceptions[0].__notes__) == 1
 
     def test_what_cannot_travel_is_a_remote_error(self):
-        exc = ZOO["local_class"].catch()
-        (leaf,) = self.group({0: wrap_exception(exc)}).exceptions
+        made = gathered({0: capture(ZOO["local_class"].catch())})
+        (leaf,) = made.exception_group().exceptions
         assert type(leaf) is RemoteError
         assert leaf.message == "local"
 
