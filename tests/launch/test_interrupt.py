@@ -101,6 +101,23 @@ def test_what_one_rank_gets_wrong_alone_hangs_no_other(n_ranks):
 
 
 @pytest.mark.parametrize("n_ranks", [2, 3])
+def test_a_wrong_argument_on_one_rank_is_a_failure_of_that_rank(n_ranks):
+    """It is refused before the others are in the collective."""
+    assert "ok" in run(n_ranks, "interrupt_arguments.py").stdout
+
+
+def test_a_wrong_argument_where_a_revoke_wakes(way):
+    """There what makes communicators is all that cannot be woken."""
+    assert "ok" in run(3, "interrupt_arguments.py", **way).stdout
+
+
+@pytest.mark.parametrize("n_ranks", [1, 3])
+def test_what_is_refused_before_a_gate_is_what_mpi4py_refuses(n_ranks):
+    """Some thousand calls, with the exception that each ends in, if any."""
+    assert "ok" in run(n_ranks, "interrupt_looks.py").stdout
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
 def test_wherever_a_handler_raises_in_an_operation_no_rank_waits_for_ever(n_ranks, way):
     """Between the gate and the collective, say, where the others are inside."""
     assert "ok" in run(n_ranks, "interrupt_places.py", **way).stdout
