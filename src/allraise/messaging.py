@@ -63,6 +63,16 @@ class Messaging:
         channel = self._begin("ssend")
         channel.wait(self.plain.issend(obj, dest, tag), "ssend")
 
+    # Buffered ones wait for nobody, but the message may outlive a region that fails.
+
+    def Bsend(self, buf: Any, dest: int, tag: int = 0) -> None:
+        self._begin("Bsend")
+        self.plain.Bsend(buf, dest, tag)
+
+    def bsend(self, obj: Any, dest: int, tag: int = 0) -> None:
+        self._begin("bsend")
+        self.plain.bsend(obj, dest, tag)
+
     # -- receiving -------------------------------------------------------------------
 
     def Recv(

@@ -20,8 +20,8 @@ GATED = frozenset({
 # Written out in `interruptible` and `objects`, each in its own way.
 OWN = frozenset({
     "Barrier", "barrier",
-    "Send", "Ssend", "Rsend", "Recv", "Sendrecv", "Sendrecv_replace",
-    "send", "ssend", "recv", "sendrecv",
+    "Send", "Ssend", "Rsend", "Bsend", "Recv", "Sendrecv", "Sendrecv_replace",
+    "send", "ssend", "bsend", "recv", "sendrecv",
     "Probe", "probe", "Mprobe", "mprobe",
     "Iprobe", "iprobe", "Improbe", "improbe",
     "bcast", "gather", "scatter", "allgather", "alltoall",
@@ -64,9 +64,9 @@ DERIVED = frozenset({
 # Lowercase neighbour collectives, made of the gated ones below.
 NEIGHBOR_OBJECTS = frozenset({"neighbor_allgather", "neighbor_alltoall"})
 
-# Pass through to mpi4py: they do not wait for another rank.
+# Pass through to mpi4py: they wait for no other rank, and send it nothing.
 LOCAL = frozenset({
-    "Abort", "Bsend", "bsend", "Call_errhandler", "Compare",
+    "Abort", "Call_errhandler", "Compare",
     "Create_errhandler", "Create_keyval", "Delete_attr", "Free_keyval",
     "Get_attr", "Get_errhandler", "Get_failed", "Get_group", "Get_info",
     "Get_name", "Get_parent", "Get_rank", "Get_size", "Get_topology",
