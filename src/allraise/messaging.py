@@ -275,7 +275,8 @@ def _copied(buffer: Any) -> Any:
 
     obj, *rest = buffer if isinstance(buffer, (list, tuple)) else (buffer,)
     view = memoryview(obj)
-    copy = view.tobytes()
+    # As it lies in memory, rows first or columns first: mpi4py sends it so.
+    copy = view.tobytes("A")
     if not rest or not any(isinstance(x, (MPI.Datatype, str)) for x in rest):
         rest.append(MPI.Datatype.fromcode(view.format))
     return [copy, *rest]

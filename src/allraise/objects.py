@@ -183,7 +183,7 @@ def scatter(comm: Any, objs: Sequence[Any] | None, root: int = 0) -> Any:
     """Scatter objects. Collective over `comm`."""
     root = rank_of(comm, root)
     here = comm.rank == root
-    parts = _dumps_each(objs or (), comm.size) if here else []
+    parts = _dumps_each(objs, comm.size) if here else []
     start, largest = _largest(comm, max(map(len, parts), default=0))
 
     def move(course: Course) -> Any:
@@ -234,13 +234,13 @@ def _to_all(comm: Any, obj: Any, operation: str, method: str, n_in: int) -> list
     return _loads_each(*Course(comm, operation, start).run(move))
 
 
-def alltoall(comm: Any, objs: Sequence[Any]) -> list[Any]:
+def alltoall(comm: Any, objs: Sequence[Any] | None) -> list[Any]:
     """Exchange objects between all ranks. Collective over `comm`."""
     parts = _dumps_each(objs, comm.size)
     return _all_to_all(comm, parts, "alltoall", "Alltoall", comm.size)
 
 
-def neighbor_alltoall(comm: Any, objs: Sequence[Any]) -> list[Any]:
+def neighbor_alltoall(comm: Any, objs: Sequence[Any] | None) -> list[Any]:
     """Exchange objects with the neighbours. Collective over `comm`."""
     parts = _dumps_each(objs, comm.outdegree)
     names = "neighbor_alltoall", "Neighbor_alltoall"
@@ -269,9 +269,10 @@ def _all_to_all(
     return _loads_each(*Course(comm, operation, start).run(move))
 
 
-def _dumps_each(objs: Sequence[Any], n: int) -> list[bytes]:
-    parts = [dumps(obj) for obj in objs]
-    if len(parts) != n:
-        message = f"expecting {n} items, got {len(parts)}"
+def _dumps_each(objs: Sequence[Any] | None, n: int) -> list[bytes]:
+    # As mpi4py: nothing is None for each. And an array has no truth value.
+    items = [None] * n if objs is None else list(objs)
+    if len(items) != n:
+        message = f"expecting {n} items, got {len(items)}"
         raise ValueError(message)
-    return parts
+    return [dumps(item) for item in items]
