@@ -16,6 +16,7 @@ that gets its context id.
 from __future__ import annotations
 
 from array import array
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ UNKNOWN = -1  # in place of a rank
 # hold their buffers. Kept for the life of the process.
 LEAKED: list[object] = []
 
-SWEEP_AT = 256  # started requests: so many are kept before a look for done ones
+N_LOOKS = 2  # at started requests, to drop those that are done, for each new one
 
 
 class Lane:
@@ -67,8 +68,7 @@ class Lane:
         self.generation = 0  # communicators and requests of an older one raise
         self.used = False  # something else than gates took place on the lane
         self.cached: Any = None  # g.comm, made at its first use
-        self.started: dict[int, MPI.Request] = {}
-        self._sweep_at = SWEEP_AT
+        self.started: OrderedDict[int, MPI.Request] = OrderedDict()
         self.lane = lane
         self.renew(ident)
 
@@ -119,9 +119,12 @@ class Lane:
         """
         self.used = True
         self.started[id(request)] = request
-        if len(self.started) > self._sweep_at:
-            self.started = {i: r for i, r in self.started.items() if r}
-            self._sweep_at = SWEEP_AT + 2 * len(self.started)
+        # Those that mpi4py's own Waitall has done are found here: looking at two for
+        # each that comes, in turn, keeps no more done ones than there are others.
+        for _ in range(N_LOOKS):
+            i, oldest = self.started.popitem(last=False)
+            if oldest:
+                self.started[i] = oldest
 
     def forget(self, comm: MPI.Intracomm) -> None:
         """Forget a derived communicator that is about to be freed. Not collective."""

@@ -117,6 +117,11 @@ def test_what_is_refused_before_a_gate_is_what_mpi4py_refuses(n_ranks):
     assert "ok" in run(n_ranks, "interrupt_looks.py").stdout
 
 
+def test_buffers_of_finished_requests_are_let_go(way):
+    """Also where mpi4py's own Waitall has waited."""
+    assert "ok" in run(2, "interrupt_kept.py", **way).stdout
+
+
 @pytest.mark.parametrize("n_ranks", [2, 3])
 def test_wherever_a_handler_raises_in_an_operation_no_rank_waits_for_ever(n_ranks, way):
     """Between the gate and the collective, say, where the others are inside."""
