@@ -65,6 +65,7 @@ class Lane:
         self.failed_depth = 0  # the outermost at which one is known to have failed
         self.depth_here: Callable[[], int] = int  # how many regions are open here
         self.last_failed_rank = UNKNOWN  # of the region before
+        self.is_abandoned = False  # see `abandon`
         self.generation = 0  # communicators and requests of an older one raise
         self.used = False  # something else than gates took place on the lane
         self.cached: Any = None  # g.comm, made at its first use
@@ -132,7 +133,17 @@ class Lane:
 
     def stale(self, operation: str) -> BaseException:
         """Return what a communicator of an older generation raises."""
-        return self.interruption(self.last_failed_rank, operation)
+        if self.is_abandoned:  # its region has ended for another one's failure
+            return self.interruption(self.last_failed_rank, operation)
+        # Not the present region's failure, if there is one: so no rank to blame.
+        woken = self.interruption(UNKNOWN, operation)
+        rank = self.last_failed_rank
+        why = "" if rank == UNKNOWN else f", for rank {rank} failed in it"
+        woken.args = (
+            f"{operation} was not done: this g.comm is of a region that is over{why}; "
+            "take g.comm of the guard that is open now",
+        )
+        return woken
 
     def leak(self) -> None:
         """Keep what abandoned operations may still touch. Not collective."""
@@ -146,6 +157,7 @@ class Lane:
         """
         self.leak()
         LEAKED.append(self)
+        self.is_abandoned = True
         self.last_failed_rank = self.failed_rank
         self.generation += 1
 

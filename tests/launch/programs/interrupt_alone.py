@@ -133,7 +133,10 @@ for call in (
 ):
     try:
         call()
-    except Interrupted:
+    except Interrupted as error:
+        if error.rank is None and "region that is over" in str(error):
+            continue
+        print(f"WRONG: a stale {call} blames a rank: {error!r}", flush=True)
         continue
     print(f"WRONG: a stale {call} was not refused", flush=True)
 
