@@ -139,10 +139,8 @@ class Lane:
         woken = self.interruption(UNKNOWN, operation)
         rank = self.last_failed_rank
         why = "" if rank == UNKNOWN else f", for rank {rank} failed in it"
-        woken.args = (
-            f"{operation} was not done: this g.comm is of a region that is over{why}; "
-            "take g.comm of the guard that is open now",
-        )
+        text = f"{operation} was not done: this g.comm is of a region that is over{why}"
+        woken.args = (f"{text}; take g.comm of the guard that is open now",)
         return woken
 
     def leak(self) -> None:

@@ -106,9 +106,10 @@ def test_a_wrong_argument_on_one_rank_is_a_failure_of_that_rank(n_ranks):
     assert "ok" in run(n_ranks, "interrupt_arguments.py").stdout
 
 
-def test_a_wrong_argument_where_a_revoke_wakes(way):
-    """There what makes communicators is all that cannot be woken."""
-    assert "ok" in run(3, "interrupt_arguments.py", **way).stdout
+def test_a_wrong_argument_of_what_makes_a_communicator_is_no_other_with_a_revoke(way):
+    """It is all that a revoke does not wake."""
+    cases = "Split", "Split key", "Create", "Create null", "Dup"
+    assert "ok" in run(3, "interrupt_arguments.py", *cases, **way).stdout
 
 
 @pytest.mark.parametrize("n_ranks", [1, 3])
@@ -166,6 +167,21 @@ def test_the_table_names_every_method_of_mpi4py():
 def test_an_outer_failure_wakes_ranks_in_an_inner_region(n_ranks, way):
     """On a communicator of some of its ranks, which is given up then."""
     assert "ok" in run(n_ranks, "interrupt_nested.py", **way).stdout
+
+
+@pytest.mark.parametrize("case", ["fails", "wakes", "exchanges", "nothing", "all"])
+def test_a_guard_in_the_first_handler_of_the_exit_is_as_any_other(case):
+    """It runs when listening has been stopped, and MPI ends without complaint."""
+    ended = run(3, "interrupt_exit.py", case)
+    assert sorted(ended.stdout.split("\n")) == [
+        "",
+        *map("handled on rank {}".format, range(3)),
+    ]
+    assert "WARN" not in ended.stderr, ended.stderr
+
+
+def test_a_guard_in_a_handler_of_the_exit_where_a_revoke_wakes(way):
+    assert run(3, "interrupt_exit.py", "all", **way).stdout.count("handled") == 3
 
 
 @pytest.mark.skipif(

@@ -18,7 +18,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
     for floor, names in (
         (0, "damage"),
         (0, "record ranks settings signals values census watchdog completions polling"),
-        (0, "gates standing operations pending alone plain kinds"),
+        (0, "gates standing operations pending alone plain kinds quiet"),
         (0, "frames bundle lane neighbours buffers deriving"),
         (0, "parts calls"),
         (0, "moving"),
