@@ -27,15 +27,13 @@ A channel is used by one thread at a time.
 
 from __future__ import annotations
 
-import atexit
-import functools
-import weakref
 from array import array
 from typing import TYPE_CHECKING
 
 from allraise.gates import Announced, new_ident
 from allraise.lane import UNKNOWN
 from allraise.passage import Passage
+from allraise.quiet import forget, stop_at_exit
 from allraise.standing import decode, encode
 
 if TYPE_CHECKING:
@@ -61,9 +59,6 @@ WORDS = HEAD + 2 * MAX_PAIRS
 # In place of the depth: where a rank stands (`standing`), and how many words.
 STAND = -1
 MAX_STAND = 300  # words, beside those for the groups
-
-
-_OPEN: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
 class Channel(Passage):
@@ -98,10 +93,8 @@ class Channel(Passage):
         self._sends: list[MPI.Request] = []
         # Persistent, so that lists of requests to wait for stay valid.
         self._message = array("q", [UNKNOWN]) * (MAX_STAND + self.size // 4)
-        self.listen = private.Recv_init(self._message, tag=TAG)
-        self.listen.Start()
-        _OPEN.add(self)
-        _stop_at_exit()
+        self.start_listening()
+        stop_at_exit(self)
 
     # -- announcing ----------------------------------------------------------------
 
@@ -253,27 +246,17 @@ class Channel(Passage):
         self.stop_listening()
         super().close()
 
+    def start_listening(self) -> None:
+        """Have a receive under way from now on. Not collective."""
+        self.listen = self.private.Recv_init(self._message, tag=TAG)
+        self.listen.Start()
+
     def stop_listening(self) -> None:
         """Cancel the receive that is always under way. Not collective."""
-        _OPEN.discard(self)
+        forget(self)
         self.listen.Cancel()
         self.listen.Wait()
         self.listen.Free()
-
-
-@functools.cache
-def _stop_at_exit() -> None:
-    # Some transports complain about a receive that is under way at MPI_Finalize,
-    # which mpi4py calls after the functions registered here.
-    atexit.register(_stop_all)
-
-
-def _stop_all() -> None:
-    from mpi4py import MPI
-
-    if not MPI.Is_finalized():
-        for channel in list(_OPEN):
-            channel.stop_listening()
 
 
 def told_ranks(rank: int, size: int) -> list[int]:

@@ -1,16 +1,16 @@
 """The communicator ``g.comm``: mpi4py's, but a peer's failure interrupts it.
 
-Owns the classes of interruptible communicators and what is particular to each
-method; which method is of which kind is told by the table in `operations`, how to
-wait by `channel`, how objects travel by `objects`.
+Owns the classes of interruptible communicators, and what all of them have; which
+method is of which kind is told by the table in `operations`, what one of each kind does
+by `methods`, how to wait by `channel`, how objects travel by `objects`.
 ::
 
-    Allreduce(buffers)   check the buffers -> numbered gate -> mpi4py's Allreduce
+    Allreduce(buffers)   look at them (`calls`) -> numbered gate -> mpi4py's Allreduce
     Recv(buffer)         Irecv -> wait for it or for a failure
     recv()               look for a message or for a failure -> receive it
     allgather(object)    pickle -> gate -> bytes -> unpickle
     Irecv(buffer)        mpi4py's request, as one that can be interrupted
-    Split(), Dup(), ...  gate -> mpi4py's, as one that can be interrupted
+    Split(), Dup(), ...  look -> gate -> mpi4py's, as one that can be interrupted
 
 Only the gate of a collective can be given up; past it all ranks are inside and
 it ends. So what one rank alone may get wrong is looked for before the gate. Where
@@ -28,10 +28,11 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from allraise import objects, operations, pending, trees
+from allraise import operations, pending
 from allraise.gates import Gates
 from allraise.lane import agreed_ident
-from allraise.messaging import Messaging, check_buffers
+from allraise.messaging import Messaging
+from allraise.methods import method_of
 from allraise.signals import signals_held_back
 
 if TYPE_CHECKING:
@@ -84,127 +85,10 @@ def _class(base: type, *, revokes: bool) -> type:
     namespace = {k: v for k, v in written.items() if not k.startswith("__")}
     for name in dir(base):
         if not (name.startswith("_") or name in operations.LOCAL or name in written):
-            namespace[name] = _method(base, name, revokes=revokes)
+            namespace[name] = method_of(base, name, revokes=revokes)
     namespace["_mpi"] = MPI
     namespace["__doc__"] = f"An interruptible {base.__name__}."
     return type("Interruptible" + base.__name__, (base,), namespace)
-
-
-def _method(  # noqa: PLR0911 - a table
-    base: type, name: str, *, revokes: bool
-) -> Any:
-    """Make one method, after the table."""
-    if name in operations.OWN | operations.NEIGHBOR_OBJECTS:
-        return _translated(base, name) if revokes else _of_objects(name)
-    if name in operations.REFUSED:
-        return _refused(name, operations.REFUSED[name])
-    if name in operations.DERIVED:
-        return _deriving(name)
-    if name in operations.STARTED:
-        return _starting(base, name)
-    if name in operations.GATED_INIT:
-        return _gated_init(name)
-    if name in operations.GATED:
-        return _translated(base, name) if revokes else _gated(base, name)
-    return _refused(name, "it is newer than this version of allraise")
-
-
-def _named(name: str, method: Any, doc: str) -> Any:
-    method.__name__ = name
-    method.__qualname__ = f"Interruptible.{name}"
-    method.__doc__ = doc
-    return method
-
-
-def _refused(name: str, reason: str) -> Any:
-    def method(self: Any, *_args: Any, **_kwargs: Any) -> None:
-        message = f"g.comm.{name}() could not be interrupted: {reason}"
-        raise NotImplementedError(message)
-
-    return _named(name, method, f"Not available: {reason}.")
-
-
-def _gated(base: type, name: str) -> Any:
-    plain = getattr(base, name)
-    n_buffers = operations.GATED[name]
-
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        check_buffers(args[:n_buffers])
-        late = self.pass_gate(name)
-        if late is None:
-            return plain(self, *args, **kwargs)
-        try:
-            return plain(self, *args, **kwargs)
-        finally:
-            raise late
-
-    return _named(name, method, f"{name} behind a gate. Collective.")
-
-
-def _gated_init(name: str) -> Any:
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with signals_held_back(), self.behind_gate(name) as plain:
-            request = getattr(plain, name)(*args, **kwargs)
-        return pending.adopt(request, self._channel, (args, kwargs))
-
-    return _named(name, method, f"{name} behind a gate. Collective.")
-
-
-def _starting(base: type, name: str) -> Any:
-    plain = getattr(base, name)
-
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        channel = self._begin(name)
-        try:
-            request = plain(self, *args, **kwargs)
-        except Exception:
-            channel.raise_if_failed(name)  # revoked meanwhile
-            raise
-        return pending.adopt(request, channel, (args, kwargs))
-
-    return _named(name, method, f"{name}, returns an interruptible request.")
-
-
-def _deriving(name: str) -> Any:
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with signals_held_back(), self.behind_gate(name) as plain:
-            new = getattr(plain, name)(*args, **kwargs)
-            return self._adopt(new)
-
-    return _named(name, method, f"{name} behind a gate; interruptible. Collective.")
-
-
-def _of_objects(name: str) -> Any:
-    function = getattr(objects, name, None) or getattr(trees, name)
-
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not kwargs:
-            return function(self, *args)
-        if "sendobj" in kwargs:  # mpi4py's name, besides bcast's `obj`
-            args = (kwargs.pop("sendobj"), *args)
-        return function(self, *args, **kwargs)
-
-    return _named(name, method, f"{name}, see allraise.objects. Collective.")
-
-
-def _translated(base: type, name: str) -> Any:
-    """Make a method that is mpi4py's, and tells a revoke from other errors."""
-    plain = getattr(base, name)
-
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self._generation != self._channel.generation:
-            raise self._channel.stale(name)
-        try:
-            result = plain(self, *args, **kwargs)
-        except Exception:
-            # Not only MPI's: a revoked receive may return half a pickle.
-            self._channel.raise_if_failed(name)
-            raise
-        if isinstance(result, self._mpi.Message):
-            return pending.adopt_message(result, self._channel)
-        return result
-
-    return _named(name, method, f"{name}, interrupted by a revoke.")
 
 
 class BehindGate:

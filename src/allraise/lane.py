@@ -16,6 +16,7 @@ that gets its context id.
 from __future__ import annotations
 
 from array import array
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ UNKNOWN = -1  # in place of a rank
 # hold their buffers. Kept for the life of the process.
 LEAKED: list[object] = []
 
-SWEEP_AT = 256  # started requests: so many are kept before a look for done ones
+N_LOOKS = 2  # at started requests, to drop those that are done, for each new one
 
 
 class Lane:
@@ -64,11 +65,11 @@ class Lane:
         self.failed_depth = 0  # the outermost at which one is known to have failed
         self.depth_here: Callable[[], int] = int  # how many regions are open here
         self.last_failed_rank = UNKNOWN  # of the region before
+        self.is_abandoned = False  # see `abandon`
         self.generation = 0  # communicators and requests of an older one raise
         self.used = False  # something else than gates took place on the lane
         self.cached: Any = None  # g.comm, made at its first use
-        self.started: dict[int, MPI.Request] = {}
-        self._sweep_at = SWEEP_AT
+        self.started: OrderedDict[int, MPI.Request] = OrderedDict()
         self.lane = lane
         self.renew(ident)
 
@@ -119,9 +120,12 @@ class Lane:
         """
         self.used = True
         self.started[id(request)] = request
-        if len(self.started) > self._sweep_at:
-            self.started = {i: r for i, r in self.started.items() if r}
-            self._sweep_at = SWEEP_AT + 2 * len(self.started)
+        # Those that mpi4py's own Waitall has done are found here: looking at two for
+        # each that comes, in turn, keeps no more done ones than there are others.
+        for _ in range(N_LOOKS):
+            i, oldest = self.started.popitem(last=False)
+            if oldest:
+                self.started[i] = oldest
 
     def forget(self, comm: MPI.Intracomm) -> None:
         """Forget a derived communicator that is about to be freed. Not collective."""
@@ -129,7 +133,15 @@ class Lane:
 
     def stale(self, operation: str) -> BaseException:
         """Return what a communicator of an older generation raises."""
-        return self.interruption(self.last_failed_rank, operation)
+        if self.is_abandoned:  # its region has ended for another one's failure
+            return self.interruption(self.last_failed_rank, operation)
+        # Not the present region's failure, if there is one: so no rank to blame.
+        woken = self.interruption(UNKNOWN, operation)
+        rank = self.last_failed_rank
+        why = "" if rank == UNKNOWN else f", for rank {rank} failed in it"
+        text = f"{operation} was not done: this g.comm is of a region that is over{why}"
+        woken.args = (f"{text}; take g.comm of the guard that is open now",)
+        return woken
 
     def leak(self) -> None:
         """Keep what abandoned operations may still touch. Not collective."""
@@ -143,6 +155,7 @@ class Lane:
         """
         self.leak()
         LEAKED.append(self)
+        self.is_abandoned = True
         self.last_failed_rank = self.failed_rank
         self.generation += 1
 

@@ -2,7 +2,6 @@
 
 Owns what `interruptible` puts into its classes where messages, not a revoke, wake:
 a blocking operation is the nonblocking one, and a wait for it or for a failure.
-Also the look at a collective's buffers before its gate.
 """
 
 # ruff: noqa: D102, N802, PLR0917 - mpi4py's methods, with its names and meaning
@@ -24,41 +23,6 @@ if TYPE_CHECKING:
 # share cores), then with sleeps.
 SPIN_S = 0.005
 NAP_S = 0.0002
-
-
-def check_buffers(buffers: tuple[Any, ...]) -> None:
-    """Raise for a buffer that mpi4py would refuse. Not collective.
-
-    Called before a gate: behind it the other ranks are in the collective, where
-    nothing wakes them. Looks at what a rank may get wrong alone: no buffer at all,
-    or one that is not contiguous. Sizes that do not match are not seen here.
-    """
-    for spec in buffers:
-        try:
-            # numpy's: less than half of what all below takes
-            if spec.flags.c_contiguous:
-                continue
-        except AttributeError:
-            pass
-        buffer = spec[0] if isinstance(spec, (list, tuple)) and spec else spec
-        flags = getattr(buffer, "flags", None)
-        if buffer is None or (flags is not None and flags.c_contiguous):
-            continue
-        try:
-            contiguous = memoryview(buffer).contiguous
-        except TypeError:
-            # MPI.IN_PLACE, MPI.BOTTOM, a GPU's array: mpi4py's to judge
-            if type(buffer).__module__ != "mpi4py.MPI" and not any(
-                hasattr(buffer, name)
-                for name in ("__dlpack__", "__cuda_array_interface__")
-            ):
-                raise
-        except ValueError:  # a dtype without a buffer format, such as datetime64
-            continue
-        else:
-            if not contiguous:
-                message = "the buffer is not contiguous"
-                raise ValueError(message)
 
 
 class Messaging:
@@ -98,6 +62,16 @@ class Messaging:
     def ssend(self, obj: Any, dest: int, tag: int = 0) -> None:
         channel = self._begin("ssend")
         channel.wait(self.plain.issend(obj, dest, tag), "ssend")
+
+    # Buffered ones wait for nobody, but the message may outlive a region that fails.
+
+    def Bsend(self, buf: Any, dest: int, tag: int = 0) -> None:
+        self._begin("Bsend")
+        self.plain.Bsend(buf, dest, tag)
+
+    def bsend(self, obj: Any, dest: int, tag: int = 0) -> None:
+        self._begin("bsend")
+        self.plain.bsend(obj, dest, tag)
 
     # -- receiving -------------------------------------------------------------------
 
@@ -301,7 +275,8 @@ def _copied(buffer: Any) -> Any:
 
     obj, *rest = buffer if isinstance(buffer, (list, tuple)) else (buffer,)
     view = memoryview(obj)
-    copy = view.tobytes()
+    # As it lies in memory, rows first or columns first: mpi4py sends it so.
+    copy = view.tobytes("A")
     if not rest or not any(isinstance(x, (MPI.Datatype, str)) for x in rest):
         rest.append(MPI.Datatype.fromcode(view.format))
     return [copy, *rest]

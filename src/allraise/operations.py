@@ -7,39 +7,21 @@ here. Owns no behaviour; that is in `interruptible`, `pending` and `objects`.
 
 from __future__ import annotations
 
-# Blocking collectives on buffers: a gate, then mpi4py's own.
-# The number tells how many of the first arguments are buffers.
-GATED = {
-    "Allgather": 2,
-    "Allgatherv": 2,
-    "Allreduce": 2,
-    "Alltoall": 2,
-    "Alltoallv": 2,
-    "Alltoallw": 2,
-    "Bcast": 1,
-    "Cart_map": 0,
-    "Exscan": 2,
-    "Gather": 2,
-    "Gatherv": 2,
-    "Graph_map": 0,
-    "Neighbor_allgather": 2,
-    "Neighbor_allgatherv": 2,
-    "Neighbor_alltoall": 2,
-    "Neighbor_alltoallv": 2,
-    "Neighbor_alltoallw": 2,
-    "Reduce": 2,
-    "Reduce_scatter": 2,
-    "Reduce_scatter_block": 2,
-    "Scan": 2,
-    "Scatter": 2,
-    "Scatterv": 2,
-}
+# Blocking collectives on buffers: a look at what they are given (see `calls`), a gate,
+# then mpi4py's own.
+GATED = frozenset({
+    "Allgather", "Allgatherv", "Allreduce", "Alltoall", "Alltoallv", "Alltoallw",
+    "Bcast", "Cart_map", "Exscan", "Gather", "Gatherv", "Graph_map",
+    "Neighbor_allgather", "Neighbor_allgatherv", "Neighbor_alltoall",
+    "Neighbor_alltoallv", "Neighbor_alltoallw",
+    "Reduce", "Reduce_scatter", "Reduce_scatter_block", "Scan", "Scatter", "Scatterv",
+})  # fmt: skip
 
 # Written out in `interruptible` and `objects`, each in its own way.
 OWN = frozenset({
     "Barrier", "barrier",
-    "Send", "Ssend", "Rsend", "Recv", "Sendrecv", "Sendrecv_replace",
-    "send", "ssend", "recv", "sendrecv",
+    "Send", "Ssend", "Rsend", "Bsend", "Recv", "Sendrecv", "Sendrecv_replace",
+    "send", "ssend", "bsend", "recv", "sendrecv",
     "Probe", "probe", "Mprobe", "mprobe",
     "Iprobe", "iprobe", "Improbe", "improbe",
     "bcast", "gather", "scatter", "allgather", "alltoall",
@@ -82,9 +64,9 @@ DERIVED = frozenset({
 # Lowercase neighbour collectives, made of the gated ones below.
 NEIGHBOR_OBJECTS = frozenset({"neighbor_allgather", "neighbor_alltoall"})
 
-# Pass through to mpi4py: they do not wait for another rank.
+# Pass through to mpi4py: they wait for no other rank, and send it nothing.
 LOCAL = frozenset({
-    "Abort", "Bsend", "bsend", "Call_errhandler", "Compare",
+    "Abort", "Call_errhandler", "Compare",
     "Create_errhandler", "Create_keyval", "Delete_attr", "Free_keyval",
     "Get_attr", "Get_errhandler", "Get_failed", "Get_group", "Get_info",
     "Get_name", "Get_parent", "Get_rank", "Get_size", "Get_topology",
@@ -128,7 +110,7 @@ REFUSED = {
 }
 
 KNOWN = (
-    frozenset(GATED)
+    GATED
     | OWN
     | STARTED
     | GATED_INIT

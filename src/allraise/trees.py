@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from allraise.kinds import mpi, rank_of
 from allraise.lane import LEAKED
-from allraise.objects import as_bytes, dumps, loads, mpi
+from allraise.objects import as_bytes, dumps, loads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,7 @@ WORD = 8
 
 def reduce(comm: Any, obj: Any, op: Op | None = None, root: int = 0) -> Any:
     """Reduce objects to `root`. Collective over `comm`."""
+    root = rank_of(comm, root)
     link = Link(comm, "reduce")
     result = _reduce_to_0(link, obj, _op(op))
     # To rank 0 first, whatever the root: operands stay in the order of ranks.

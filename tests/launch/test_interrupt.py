@@ -101,6 +101,29 @@ def test_what_one_rank_gets_wrong_alone_hangs_no_other(n_ranks):
 
 
 @pytest.mark.parametrize("n_ranks", [2, 3])
+def test_a_wrong_argument_on_one_rank_is_a_failure_of_that_rank(n_ranks):
+    """It is refused before the others are in the collective."""
+    assert "ok" in run(n_ranks, "interrupt_arguments.py").stdout
+
+
+def test_a_wrong_argument_of_what_makes_a_communicator_is_no_other_with_a_revoke(way):
+    """It is all that a revoke does not wake."""
+    cases = "Split", "Split key", "Create", "Create null", "Dup"
+    assert "ok" in run(3, "interrupt_arguments.py", *cases, **way).stdout
+
+
+@pytest.mark.parametrize("n_ranks", [1, 3])
+def test_what_is_refused_before_a_gate_is_what_mpi4py_refuses(n_ranks):
+    """Some thousand calls, with the exception that each ends in, if any."""
+    assert "ok" in run(n_ranks, "interrupt_looks.py").stdout
+
+
+def test_buffers_of_finished_requests_are_let_go(way):
+    """Also where mpi4py's own Waitall has waited."""
+    assert "ok" in run(2, "interrupt_kept.py", **way).stdout
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
 def test_wherever_a_handler_raises_in_an_operation_no_rank_waits_for_ever(n_ranks, way):
     """Between the gate and the collective, say, where the others are inside."""
     assert "ok" in run(n_ranks, "interrupt_places.py", **way).stdout
@@ -158,6 +181,21 @@ def test_the_table_names_every_method_of_mpi4py():
 def test_an_outer_failure_wakes_ranks_in_an_inner_region(n_ranks, way):
     """On a communicator of some of its ranks, which is given up then."""
     assert "ok" in run(n_ranks, "interrupt_nested.py", **way).stdout
+
+
+@pytest.mark.parametrize("case", ["fails", "wakes", "exchanges", "nothing", "all"])
+def test_a_guard_in_the_first_handler_of_the_exit_is_as_any_other(case):
+    """It runs when listening has been stopped, and MPI ends without complaint."""
+    ended = run(3, "interrupt_exit.py", case)
+    assert sorted(ended.stdout.split("\n")) == [
+        "",
+        *map("handled on rank {}".format, range(3)),
+    ]
+    assert "WARN" not in ended.stderr, ended.stderr
+
+
+def test_a_guard_in_a_handler_of_the_exit_where_a_revoke_wakes(way):
+    assert run(3, "interrupt_exit.py", "all", **way).stdout.count("handled") == 3
 
 
 @pytest.mark.skipif(

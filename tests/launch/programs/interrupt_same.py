@@ -21,6 +21,7 @@ def out(n):
 
 MINE = np.arange(P) + 10 * ME
 ONE = MINE[:1].copy()
+MATRIX = np.arange(6.0).reshape(2, 3) + 10 * ME
 CASES = {
     "Bcast": lambda c: [c.Bcast(b := MINE.copy(), P - 1), b][1],
     "Gather": lambda c: [c.Gather(ONE, b := out(P), P - 1), b][1],
@@ -49,6 +50,22 @@ CASES = {
         c.Sendrecv_replace([b := MINE.copy(), 1, MPI.INT64_T], NEXT, 3, LAST, 3),
         b,
     ][1],
+    "Sendrecv_replace Fortran": lambda c: [
+        c.Sendrecv_replace(b := np.asfortranarray(MATRIX), NEXT, 3, LAST, 3),
+        b,
+    ][1],
+    "Sendrecv_replace Fortran spec": lambda c: [
+        c.Sendrecv_replace([b := np.asfortranarray(MATRIX), "d"], NEXT, 3, LAST, 3),
+        b,
+    ][1],
+    "Allreduce Fortran": lambda c: [
+        c.Allreduce(np.asfortranarray(MATRIX), b := np.zeros((3, 2), order="F")),
+        b,
+    ][1],
+    "Sendrecv Fortran": lambda c: [
+        c.Sendrecv(np.asfortranarray(MATRIX), NEXT, 3, b := np.zeros((2, 3)), LAST, 3),
+        b,
+    ][1],
     "PROC_NULL": lambda c: (c.recv(source=MPI.PROC_NULL), c.send(1, MPI.PROC_NULL)),
     "reduce": lambda c: c.reduce([ME], root=P - 1),
     "reduce op": lambda c: c.reduce(str(ME), operator.add),
@@ -59,6 +76,13 @@ CASES = {
     "scan": lambda c: c.scan(str(ME)),
     "exscan": lambda c: c.exscan(str(ME)),
     "MINLOC": lambda c: c.allreduce((-ME, ME), MPI.MINLOC),
+}
+CASES |= {
+    "scatter array": lambda c: c.scatter(MINE),
+    "scatter None": lambda c: c.scatter(None),
+    "scatter iterator": lambda c: c.scatter(iter(MINE)),
+    "alltoall None": lambda c: c.alltoall(None),
+    "alltoall array": lambda c: c.alltoall(MINE),
 }
 for i, obj in enumerate(DATA):
     CASES |= {
@@ -135,6 +159,7 @@ def derived(c):
         half.allgather(ME),
         ring.neighbor_allgather(ME),
         ring.neighbor_alltoall([(ME, b"z" * 700), "to the right"]),
+        ring.neighbor_alltoall(None),
         ring.Shift(0, 1),
         ring.Sub([True]).allreduce(1),
         some.allgather(ME) if some else None,

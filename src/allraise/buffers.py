@@ -1,0 +1,284 @@
+"""Buffers looked at as mpi4py will look at them, before anybody waits for this rank.
+
+Owns what a collective's buffers may be. mpi4py parses them in the collective itself,
+where the other ranks are already if this one's are refused. So they are looked at
+before the gate, by mpi4py: a persistent request on ``COMM_SELF`` that is never started
+parses a buffer, and does nothing else. That takes a microsecond, so
+
+- an array like one seen before is known by its flags and its dtype;
+- what only a collective has is looked at here: blocks, counts, displacements.
+
+Not collective. What is raised is what mpi4py would raise, but for values that MPI
+itself would refuse, which are a ValueError.
+"""
+
+from __future__ import annotations
+
+import operator
+from array import array
+from typing import TYPE_CHECKING, Any
+
+from allraise.kinds import mpi, numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpi4py import MPI
+
+#: a buffer's memory, the count, the displacement (or those of each rank), the datatype
+Parts = tuple[Any, Any, Any, Any]
+
+# What mpi4py has parsed before: dtypes of arrays, and the extents of MPI's own
+# datatypes, by handle.
+_dtypes: set[Any] = set()
+_extents: dict[int, int] = {}
+
+
+def send(spec: Any, blocks: int = 1) -> None:
+    """Raise what mpi4py would for a buffer to send, in so many equal blocks."""
+    try:
+        flags = spec.flags
+        if (
+            (flags.carray or _is_sendable(flags))
+            and spec.dtype in _dtypes
+            and (blocks == 1 or not spec.size % blocks)
+        ):
+            return
+    except (AttributeError, TypeError):  # no array, or none of numpy's
+        if _is_known(spec, blocks):
+            return
+    _parse(spec, blocks, mpi().COMM_SELF.Send_init)
+
+
+def receive(spec: Any, blocks: int = 1) -> None:
+    """Raise what mpi4py would for a buffer to receive in, in so many equal blocks."""
+    try:
+        if (
+            spec.flags.carray  # contiguous, aligned, and may be written to
+            and spec.dtype in _dtypes
+            and (blocks == 1 or not spec.size % blocks)
+        ):
+            return
+    except (AttributeError, TypeError):
+        if _is_known(spec, blocks):
+            return
+    _parse(spec, blocks, mpi().COMM_SELF.Recv_init)
+
+
+def send_each(spec: Any, blocks: int) -> None:
+    """Raise what mpi4py would for a buffer to send, with counts for each rank."""
+    _parse_each(spec, blocks, send)
+
+
+def receive_each(spec: Any, blocks: int) -> None:
+    """Raise what mpi4py would for a buffer to receive in, with counts for each rank."""
+    _parse_each(spec, blocks, receive)
+
+
+def send_any(spec: Any, blocks: int) -> None:
+    """Raise what mpi4py would for a buffer to send, with datatypes for each rank."""
+    _parse_any(spec, blocks, send)
+
+
+def receive_any(spec: Any, blocks: int) -> None:
+    """Raise what mpi4py would for a buffer to receive in, with such datatypes."""
+    _parse_any(spec, blocks, receive)
+
+
+def is_in_place(spec: Any) -> bool:
+    """Tell whether mpi4py takes it for ``MPI.IN_PLACE``, where that may stand."""
+    return spec is None or spec is mpi().IN_PLACE
+
+
+def reduction(sendbuf: Any, recvbuf: Any, blocks: int = 1) -> None:
+    """Raise what mpi4py would for the two buffers of a reduction.
+
+    Args:
+        sendbuf: To send, or ``MPI.IN_PLACE``.
+        recvbuf: To receive in.
+        blocks: Of which `sendbuf` has so many, and `recvbuf` one.
+    """
+    try:
+        dtype = recvbuf.dtype
+        if (
+            dtype is sendbuf.dtype
+            and recvbuf.flags.carray
+            and (sendbuf.flags.carray or _is_sendable(sendbuf.flags))
+            and sendbuf.size == blocks * recvbuf.size
+            and dtype in _dtypes
+        ):
+            return
+    except (AttributeError, TypeError):
+        pass
+    if is_in_place(sendbuf):
+        receive(recvbuf, blocks)
+        return
+    receive(recvbuf)
+    send(sendbuf, blocks)
+    there, here = counted(sendbuf, blocks), counted(recvbuf)
+    if there is None or here is None:
+        return
+    if there[1] != here[1]:
+        message = "mismatch in send and receive MPI datatypes"
+        raise ValueError(message)
+    if there[0] != here[0]:
+        message = f"mismatch in send count {there[0]} and receive count {here[0]}"
+        raise ValueError(message)
+
+
+def counted(spec: Any, blocks: int = 1) -> tuple[int, MPI.Datatype] | None:
+    """Return how many entries a block of a parsed buffer has, and of which datatype.
+
+    Returns:
+        None where only mpi4py can tell.
+    """
+    datatypes = mpi().Datatype
+    memory, count, displ, datatype = _parts(spec)
+    try:
+        if datatype is None:
+            code = memoryview(memory).format
+            datatype = datatypes.fromcode(code.lstrip("@<>="))
+        elif isinstance(datatype, str):
+            datatype = datatypes.fromcode(datatype)
+        if count is not None:
+            return operator.index(count), datatype
+        n_bytes = getattr(memory, "nbytes", None)
+        if n_bytes is None:
+            n_bytes = memoryview(memory).nbytes
+        return (n_bytes // datatype.extent - (displ or 0)) // blocks, datatype
+    except Exception:  # memory of a GPU, say, that Python cannot look at
+        return None
+
+
+def _is_sendable(flags: Any) -> bool:
+    return flags.c_contiguous and flags.aligned  # type: ignore[no-any-return]
+
+
+def _is_known(spec: Any, blocks: int) -> bool:
+    """Tell whether an array with one of MPI's datatypes is like one parsed before."""
+    try:
+        if len(spec) == 2:  # noqa: PLR2004
+            (memory, datatype), count = spec, None
+        else:
+            memory, count, datatype = spec
+        extent = _extents.get(datatype.handle)
+        if extent is None or memory.dtype not in _dtypes:
+            return False
+        if count is None:
+            return memory.flags.carray and not memory.nbytes % (extent * blocks)
+        return memory.flags.carray and type(count) is int and count >= 0
+    except (AttributeError, TypeError, ValueError):
+        return False
+
+
+def _parse(spec: Any, blocks: int, init: Callable[..., Any]) -> None:
+    """Have a buffer parsed; note its kind as one that is known."""
+    init(spec, 0).Free()
+    memory, count, _, datatype = _parts(spec)
+    if datatype is None and hasattr(memory, "flags") and hasattr(memory, "dtype"):
+        _dtypes.add(memory.dtype)
+    elif isinstance(datatype, mpi().Datatype) and datatype.is_predefined:
+        _extents[datatype.handle] = datatype.extent
+    if blocks == 1 or count is not None:
+        return
+    found = counted(spec)
+    if found is not None and found[0] % blocks:
+        message = (
+            f"message: cannot infer count, number of entries {found[0]} is not a "
+            f"multiple of required number of blocks {blocks}"
+        )
+        raise ValueError(message)
+
+
+def _parse_each(spec: Any, blocks: int, look: Callable[[Any], None]) -> None:
+    memory, counts, displs, datatype = _parts_of_each(spec)
+    if datatype is not None or isinstance(memory, (list, tuple)):
+        # Without counts mpi4py divides what there is, evenly or not.
+        look([memory, None if counts is None else 0, datatype])
+    else:
+        look(memory)
+    if counts is not None:
+        counts = _of_each(counts, blocks)
+        if min(counts, default=0) < 0:
+            message = f"message: negative count {min(counts)}"
+            raise ValueError(message)
+    if displs is not None:
+        _of_each(displs, blocks)
+
+
+def _parse_any(spec: Any, blocks: int, look: Callable[[Any], None]) -> None:
+    if len(spec) == 2:  # noqa: PLR2004
+        (memory, datatypes), counts, displs = spec, None, None
+    elif len(spec) == 3:  # noqa: PLR2004
+        memory, (counts, displs), datatypes = spec
+    elif len(spec) == 4:  # noqa: PLR2004
+        memory, counts, displs, datatypes = spec
+    else:
+        message = "message: expecting 2 to 4 items"
+        raise ValueError(message)
+    if memory is None or memory is mpi().BOTTOM:
+        if counts is None or displs is None:
+            missing = "counts" if counts is None else "displs"
+            message = f"message: BOTTOM requires {missing}"
+            raise ValueError(message)
+    else:
+        look([memory, 0, mpi().BYTE])
+    if not (counts is None and displs is None):
+        numbers(counts, blocks)
+        numbers(displs, blocks)
+    datatypes = list(datatypes)
+    if len(datatypes) != blocks:
+        message = f"expecting {blocks} items, got {len(datatypes)}"
+        raise ValueError(message)
+    for datatype in datatypes:
+        if not isinstance(datatype, mpi().Datatype):
+            message = f"expecting a Datatype, got {type(datatype).__name__}"
+            raise TypeError(message)
+
+
+def _parts(spec: Any) -> Parts:
+    """Return the parts of a buffer, after it was parsed."""
+    if not isinstance(spec, (list, tuple)):
+        return spec, None, None, None
+    memory, *rest = spec
+    if len(rest) == 3:  # noqa: PLR2004
+        return memory, *rest
+    datatype = None
+    if len(rest) == 2 or _is_datatype(rest[0]):  # noqa: PLR2004
+        datatype = rest.pop()
+    count = rest[0] if rest else None
+    if isinstance(count, (list, tuple)):
+        return memory, *count, datatype
+    return memory, count, None, datatype
+
+
+def _parts_of_each(spec: Any) -> Parts:
+    """Return the parts of a buffer with counts, which was not parsed."""
+    if not isinstance(spec, (list, tuple)):
+        return spec, None, None, None
+    memory, *rest = spec or (None,)
+    if not 1 <= len(rest) <= 3:  # noqa: PLR2004
+        message = "message: expecting 2 to 4 items"
+        raise ValueError(message)
+    if len(rest) == 3:  # noqa: PLR2004
+        return memory, *rest
+    datatype = None
+    if len(rest) == 2 or _is_datatype(rest[0]):  # noqa: PLR2004
+        datatype = rest.pop()
+    counts = rest[0] if rest else None
+    if isinstance(counts, tuple):
+        counts, displs = counts
+        return memory, counts, displs, datatype
+    return memory, counts, None, datatype
+
+
+def _is_datatype(obj: Any) -> bool:
+    return isinstance(obj, (str, mpi().Datatype))
+
+
+def _of_each(values: Any, blocks: int) -> array[int]:
+    """Return what counts or displacements are for each rank."""
+    try:
+        return array("q", [operator.index(values)]) * blocks
+    except TypeError:
+        return numbers(values, blocks)

@@ -1,0 +1,251 @@
+"""Calls of collectives looked at before the ranks meet, so that one may refuse its own.
+
+Owns what mpi4py's collective methods may be given: a function of the same name and
+the same parameters for each (a test compares them), which raises what mpi4py or MPI
+would raise on this rank alone, behind the gate, where the others wait for it.
+::
+
+    Python binds the arguments -> buffers (`buffers`), op, root, colours, groups
+
+What the ranks give each other, such as lengths that do not fit, is not seen here. Not
+collective.
+"""
+
+# ruff: noqa: N802 - mpi4py's methods, with mpi4py's names and meaning
+
+from __future__ import annotations
+
+import inspect
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Final
+
+from allraise import deriving
+from allraise.buffers import (
+    counted,
+    is_in_place,
+    receive,
+    receive_any,
+    receive_each,
+    reduction,
+    send,
+    send_any,
+    send_each,
+)
+from allraise.kinds import DEFAULT, numbers, one_of_mpi, operation, rank_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Look = Callable[..., None]
+
+
+# -- data ----------------------------------------------------------------------------
+
+
+def Bcast(comm: Any, buf: Any, root: Any = 0) -> None:
+    """Look at a broadcast."""
+    (send if comm.rank == rank_of(comm, root) else receive)(buf)
+
+
+def Gather(comm: Any, sendbuf: Any, recvbuf: Any, root: Any = 0) -> None:
+    """Look at a gather."""
+    _gather(comm, sendbuf, recvbuf, root, receive)
+
+
+def Gatherv(comm: Any, sendbuf: Any, recvbuf: Any, root: Any = 0) -> None:
+    """Look at a gather of different lengths."""
+    _gather(comm, sendbuf, recvbuf, root, receive_each)
+
+
+def _gather(comm: Any, sendbuf: Any, recvbuf: Any, root: Any, receive: Look) -> None:
+    if comm.rank == rank_of(comm, root):
+        receive(recvbuf, comm.size)
+        if is_in_place(sendbuf):
+            return
+    send(sendbuf)
+
+
+def Scatter(comm: Any, sendbuf: Any, recvbuf: Any, root: Any = 0) -> None:
+    """Look at a scatter."""
+    _scatter(comm, sendbuf, recvbuf, root, send)
+
+
+def Scatterv(comm: Any, sendbuf: Any, recvbuf: Any, root: Any = 0) -> None:
+    """Look at a scatter of different lengths."""
+    _scatter(comm, sendbuf, recvbuf, root, send_each)
+
+
+def _scatter(comm: Any, sendbuf: Any, recvbuf: Any, root: Any, send: Look) -> None:
+    if comm.rank == rank_of(comm, root):
+        send(sendbuf, comm.size)
+        if is_in_place(recvbuf):
+            return
+    receive(recvbuf)
+
+
+def Allgather(comm: Any, sendbuf: Any, recvbuf: Any) -> None:
+    """Look at a gather to all."""
+    receive(recvbuf, comm.size)
+    if not is_in_place(sendbuf):
+        send(sendbuf)
+
+
+def Allgatherv(comm: Any, sendbuf: Any, recvbuf: Any) -> None:
+    """Look at a gather of different lengths to all."""
+    receive_each(recvbuf, comm.size)
+    if not is_in_place(sendbuf):
+        send(sendbuf)
+
+
+def Alltoall(comm: Any, sendbuf: Any, recvbuf: Any) -> None:
+    """Look at an exchange."""
+    _alltoall(comm, sendbuf, recvbuf, send, receive)
+
+
+def Alltoallv(comm: Any, sendbuf: Any, recvbuf: Any) -> None:
+    """Look at an exchange of different lengths."""
+    _alltoall(comm, sendbuf, recvbuf, send_each, receive_each)
+
+
+def Alltoallw(comm: Any, sendbuf: Any, recvbuf: Any) -> None:
+    """Look at an exchange of different datatypes."""
+    _alltoall(comm, sendbuf, recvbuf, send_any, receive_any)
+
+
+def _alltoall(comm: Any, sendbuf: Any, recvbuf: Any, send: Look, receive: Look) -> None:
+    receive(recvbuf, comm.size)
+    if not is_in_place(sendbuf):
+        send(sendbuf, comm.size)
+
+
+# -- between neighbours --------------------------------------------------------------
+
+
+def Neighbor_allgather(comm: Any, sendbuf: Any, recvbuf: Any) -> None:
+    """Look at a gather from the neighbours."""
+    send(sendbuf)
+    receive(recvbuf, comm.indegree or 1)
+
+
+def Neighbor_allgatherv(comm: Any, sendbuf: Any, recvbuf: Any) -> None:
+    """Look at a gather of different lengths from the neighbours."""
+    send(sendbuf)
+    receive_each(recvbuf, comm.indegree)
+
+
+def Neighbor_alltoall(comm: Any, sendbuf: Any, recvbuf: Any) -> None:
+    """Look at an exchange with the neighbours."""
+    send(sendbuf, comm.outdegree or 1)
+    receive(recvbuf, comm.indegree or 1)
+
+
+def Neighbor_alltoallv(comm: Any, sendbuf: Any, recvbuf: Any) -> None:
+    """Look at an exchange of different lengths with the neighbours."""
+    send_each(sendbuf, comm.outdegree)
+    receive_each(recvbuf, comm.indegree)
+
+
+def Neighbor_alltoallw(comm: Any, sendbuf: Any, recvbuf: Any) -> None:
+    """Look at an exchange of different datatypes with the neighbours."""
+    receive_any(recvbuf, comm.indegree)
+    send_any(sendbuf, comm.outdegree)
+
+
+# -- reductions ----------------------------------------------------------------------
+
+
+def Reduce(
+    comm: Any, sendbuf: Any, recvbuf: Any, op: Any = DEFAULT, root: Any = 0
+) -> None:
+    """Look at a reduction to one rank."""
+    operation(op)
+    if comm.rank == rank_of(comm, root):
+        reduction(sendbuf, recvbuf)
+    else:
+        send(sendbuf)
+
+
+def Allreduce(_comm: Any, sendbuf: Any, recvbuf: Any, op: Any = DEFAULT) -> None:
+    """Look at a reduction to all ranks, or to those above."""
+    operation(op)
+    reduction(sendbuf, recvbuf)
+
+
+def Reduce_scatter_block(
+    comm: Any, sendbuf: Any, recvbuf: Any, op: Any = DEFAULT
+) -> None:
+    """Look at a reduction whose result is scattered evenly."""
+    operation(op)
+    reduction(sendbuf, recvbuf, comm.size)
+
+
+def Reduce_scatter(
+    comm: Any, sendbuf: Any, recvbuf: Any, recvcounts: Any = None, op: Any = DEFAULT
+) -> None:
+    """Look at a reduction whose result is scattered.
+
+    Without counts mpi4py asks the others for them.
+    """
+    operation(op)
+    receive(recvbuf)
+    in_place = is_in_place(sendbuf)
+    if not in_place:
+        send(sendbuf)
+    if recvcounts is None and not in_place:
+        return
+    counts = numbers(recvcounts, comm.size)
+    whole, part = counted(recvbuf if in_place else sendbuf), counted(recvbuf)
+    if whole is None or part is None:
+        return
+    if whole[1] != part[1]:
+        message = "mismatch in send and receive MPI datatypes"
+        raise ValueError(message)
+    if whole[0] != sum(counts):
+        message = f"mismatch in count {whole[0]} and sum(counts) {sum(counts)}"
+        raise ValueError(message)
+    if not in_place and part[0] != counts[comm.rank]:
+        message = f"mismatch in receive count {part[0]} and {counts[comm.rank]}"
+        raise ValueError(message)
+
+
+# -- the table -----------------------------------------------------------------------
+
+
+def _named(name: str, function: Any) -> Look:
+    """Return a function under another name, for what Python says of its arguments."""
+    code, defaults = function.__code__, function.__defaults__
+    named = FunctionType(code, function.__globals__, name, defaults)
+    named.__qualname__ = name
+    return named
+
+
+#: by the name of the method
+LOOKS: Final[dict[str, Look]] = {
+    look.__name__: look
+    for look in (
+        *(Allgather, Allgatherv, Allreduce, Alltoall, Alltoallv, Alltoallw, Bcast),
+        *(Gather, Gatherv, Neighbor_allgather, Neighbor_allgatherv, Neighbor_alltoall),
+        *(Neighbor_alltoallv, Neighbor_alltoallw, Reduce, Reduce_scatter),
+        *(Reduce_scatter_block, Scatter, Scatterv),
+        *(_named("Exscan", Allreduce), _named("Scan", Allreduce)),
+        *deriving.LOOKS,
+    )
+}
+
+
+def look_at_init(base: type, name: str) -> Look:
+    """Return what looks at a method that makes a persistent collective.
+
+    It takes what the collective takes, and hints.
+    """
+    signature = inspect.signature(getattr(base, name))
+    of_collective = LOOKS.get(name.removesuffix("_init"))
+
+    def look(comm: Any, *args: Any, **kwargs: Any) -> None:
+        given = signature.bind(comm, *args, **kwargs).arguments
+        given.pop("self")
+        one_of_mpi(given.pop("info", DEFAULT), "Info", "info")
+        if of_collective is not None:
+            of_collective(comm, **given)
+
+    return look

@@ -1,0 +1,137 @@
+"""The methods of ``g.comm``: one of mpi4py's, after what its kind is.
+
+Owns what is done before and behind each of mpi4py's methods; of which kind it is, is told
+by the table in `operations`, what it may be given by `calls`. What one rank alone may
+get wrong is looked for before the ranks meet: past the gate nothing wakes them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from allraise import objects, operations, pending, trees
+from allraise.calls import LOOKS, look_at_init
+from allraise.signals import signals_held_back
+
+
+def method_of(  # noqa: PLR0911 - a table
+    base: type, name: str, *, revokes: bool
+) -> Any:
+    """Make one method, after the table. Not collective."""
+    if name in operations.OWN | operations.NEIGHBOR_OBJECTS:
+        return _translated(base, name) if revokes else _of_objects(name)
+    if name in operations.REFUSED:
+        return _refused(name, operations.REFUSED[name])
+    if name in operations.DERIVED:
+        return _deriving(name)
+    if name in operations.STARTED:
+        return _starting(base, name)
+    if name in operations.GATED_INIT:
+        return _gated_init(base, name)
+    if name in operations.GATED:
+        return _translated(base, name) if revokes else _gated(base, name)
+    return _refused(name, "it is newer than this version of allraise")
+
+
+def _named(name: str, method: Any, doc: str) -> Any:
+    method.__name__ = name
+    method.__qualname__ = f"Interruptible.{name}"
+    method.__doc__ = doc
+    return method
+
+
+def _refused(name: str, reason: str) -> Any:
+    def method(self: Any, *_args: Any, **_kwargs: Any) -> None:
+        message = f"g.comm.{name}() could not be interrupted: {reason}"
+        raise NotImplementedError(message)
+
+    return _named(name, method, f"Not available: {reason}.")
+
+
+def _gated(base: type, name: str) -> Any:
+    plain = getattr(base, name)
+    look = LOOKS[name]
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        look(self, *args, **kwargs)
+        late = self.pass_gate(name)
+        if late is None:
+            return plain(self, *args, **kwargs)
+        try:
+            return plain(self, *args, **kwargs)
+        finally:
+            raise late
+
+    return _named(name, method, f"{name} behind a gate. Collective.")
+
+
+def _gated_init(base: type, name: str) -> Any:
+    look = look_at_init(base, name)
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        look(self, *args, **kwargs)
+        with signals_held_back(), self.behind_gate(name) as plain:
+            request = getattr(plain, name)(*args, **kwargs)
+        return pending.adopt(request, self._channel, (args, kwargs))
+
+    return _named(name, method, f"{name} behind a gate. Collective.")
+
+
+def _starting(base: type, name: str) -> Any:
+    plain = getattr(base, name)
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        channel = self._begin(name)
+        try:
+            request = plain(self, *args, **kwargs)
+        except Exception:
+            channel.raise_if_failed(name)  # revoked meanwhile
+            raise
+        return pending.adopt(request, channel, (args, kwargs))
+
+    return _named(name, method, f"{name}, returns an interruptible request.")
+
+
+def _deriving(name: str) -> Any:
+    look = LOOKS[name]
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        look(self, *args, **kwargs)
+        with signals_held_back(), self.behind_gate(name) as plain:
+            new = getattr(plain, name)(*args, **kwargs)
+            return self._adopt(new)
+
+    return _named(name, method, f"{name} behind a gate; interruptible. Collective.")
+
+
+def _of_objects(name: str) -> Any:
+    function = getattr(objects, name, None) or getattr(trees, name)
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs:
+            return function(self, *args)
+        if "sendobj" in kwargs:  # mpi4py's name, besides bcast's `obj`
+            args = (kwargs.pop("sendobj"), *args)
+        return function(self, *args, **kwargs)
+
+    return _named(name, method, f"{name}, see allraise.objects. Collective.")
+
+
+def _translated(base: type, name: str) -> Any:
+    """Make a method that is mpi4py's, and tells a revoke from other errors."""
+    plain = getattr(base, name)
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._generation != self._channel.generation:
+            raise self._channel.stale(name)
+        try:
+            result = plain(self, *args, **kwargs)
+        except Exception:
+            # Not only MPI's: a revoked receive may return half a pickle.
+            self._channel.raise_if_failed(name)
+            raise
+        if isinstance(result, self._mpi.Message):
+            return pending.adopt_message(result, self._channel)
+        return result
+
+    return _named(name, method, f"{name}, interrupted by a revoke.")
