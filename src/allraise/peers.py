@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from allraise.hang import failure_answer, where_it_stands
+from allraise.leading import Claims
 from allraise.record import load_plain
 from allraise.revive import is_wakeable, may_wake
 from allraise.watchdog import Watch, Watchdog
@@ -83,7 +84,7 @@ class Peers:
 
     Attributes:
         closed: The region with a time limit that ended last.
-        leading: Regions whose census this rank takes.
+        claims: Which rank ends which region.
     """
 
     def __init__(self, private: Private, token: str, addresses: list[bytes]) -> None:
@@ -91,7 +92,7 @@ class Peers:
         self.token = token
         self.addresses = addresses  # decoded only when they are needed
         self.closed: Ident = ()
-        self.leading: set[Ident] = set()
+        self.claims = Claims(private.rank)
         self.thread = threading.get_ident()
 
     def address(self, rank: int) -> Address | None:
@@ -157,15 +158,24 @@ BY_TOKEN: Final[dict[str, Peers]] = {}
 
 
 def ask_all(
-    peers: Peers, ident: Ident, limit_s: float, *, stacks: bool
+    peers: Peers, ident: Ident, limit_s: float, *, stacks: bool, leads: bool = False
 ) -> dict[int, Message]:
     """Ask every rank where it stands, this one included.
 
     Not collective. Runs in a helper thread.
+
+    Args:
+        peers: The ranks.
+        ident: Of the region.
+        limit_s: How long they may take.
+        stacks: Whether they tell their stacks too.
+        leads: Whether they are told that this rank leads.
     """
-    from allraise.census import ask_many
+    from allraise.asking import ask_many
 
     question = {"do": "state", "ident": ident, "stacks": stacks}
+    if leads:
+        question["leader"] = peers.private.rank
     answers = ask_many(peers.others(), peers.token, question, limit_s)
     answers[peers.private.rank] = peers.state(ident, stacks=stacks)
     silent = set(range(peers.private.size)) - set(answers)
@@ -184,7 +194,7 @@ def _ask_neighbour(
     peers: Peers, silent: Address, answers: dict[int, Message]
 ) -> Message:
     """Find out about a rank that does not answer, from one on the same host."""
-    from allraise.census import ask
+    from allraise.asking import ask
 
     origin = [silent.host, silent.pid, time.time()]
     found: Message | None = None

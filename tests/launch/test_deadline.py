@@ -87,6 +87,32 @@ def test_a_missing_root_is_reported_by_another_rank(level, how):
     assert f", in {how}\n" in ended.stderr
 
 
+@pytest.mark.parametrize("failing", [0, 3])
+def test_ranks_that_all_hold_the_interpreter_are_told_whichever_rank_fails(failing):
+    """However many of those that are asked first hold it."""
+    stuck = [rank for rank in range(4) if rank != failing]
+    told = ",".join(str(rank) for rank in stuck)
+    ended = run_stuck(4, "hidden", told, "--failing", str(failing))
+    missing = "0-2" if failing else "1-3"
+    text = f"deadline of 4 s: rank {failing} failed, ranks {missing} missing"
+    assert text in ended.stderr, ended.output
+    assert "OSError: disk full" in ended.stderr
+    assert f"ranks {missing} (3 of 4): allraise.HangError" in ended.stderr
+    assert ", in hidden\n" in ended.stderr
+
+
+@pytest.mark.parametrize("level", ["multiple", "single"])
+def test_ranks_that_all_take_the_census_make_one_report(level, tmp_path):
+    path = tmp_path / "report.json"
+    options = ["--all-lead", "--failing", "2", "--level", level]
+    env = {"ALLRAISE_REPORT": str(path)}
+    ended = run_stuck(4, "sleep", "1", *options, env=env)
+    text = "ranks 0,3 arrived, rank 2 failed, rank 1 missing; the job is ended"
+    assert ended.stderr.count(text) == 1, ended.output
+    assert ended.stderr.count("the job is ended") == 1
+    assert load_report(path).ranks == (1, 2)
+
+
 def test_several_missing_ranks_stuck_alike_are_one_group():
     ended = run_stuck(5, "sleep", "1,2,4", env={"ALLRAISE_STYLE": "groups"})
     assert "ranks 0,3 arrived, ranks 1-2,4 missing" in ended.stderr, ended.output

@@ -18,7 +18,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
     for floor, names in (
         (0, "damage"),
         (0, "record ranks settings signals values census watchdog completions polling"),
-        (0, "gates standing operations pending alone plain"),
+        (0, "gates standing operations pending alone plain asking"),
         (0, "frames bundle lane neighbours"),
         (0, "parts"),
         (0, "moving"),
@@ -34,7 +34,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (2, "report"),
         (2, "exceptions showing"),
         (3, "private carrier gathering mismatch stall hang collector alarm"),
-        (3, "registry verdict contribution"),
+        (3, "registry verdict contribution leading"),
         (3, "nesting witness reducing"),
         (3, "spool exits uncaught"),
         (3, "meeting"),
