@@ -46,7 +46,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *innermost, *settled, *comm, *reduce, *mine, *total, *tried;
     long long n_within;
-    char is_plain, closed, is_reduced;
+    char is_plain, closed, is_reduced, is_waiting;
 } Side;
 
 typedef struct {
@@ -125,6 +125,7 @@ static PyMemberDef Side_members[] = {
     BOOL(Side, is_plain),
     BOOL(Side, closed),
     BOOL(Side, is_reduced),
+    BOOL(Side, is_waiting),
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -232,7 +233,9 @@ succeeds(Side *side, PyObject *opened, long long place)
     mine[MINUS_DIGEST] = -digest;
     total[SEVERITY] = PENDING;
     reduce = Py_NewRef(side->reduce);
+    side->is_waiting = 1; /* for other threads: no frame of Python shows it */
     result = PyObject_CallNoArgs(reduce);
+    side->is_waiting = 0;
     Py_DECREF(reduce);
     is_success = result != NULL && memcmp(mine, total, LENGTH * sizeof(long long)) == 0;
     if (!is_success) {

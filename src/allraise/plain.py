@@ -52,6 +52,7 @@ class Side:
         "innermost",
         "is_plain",
         "is_reduced",
+        "is_waiting",
         "mine",
         "n_within",
         "reduce",

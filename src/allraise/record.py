@@ -42,6 +42,7 @@ FAILURE: Final = "failure"
 INTERRUPTED: Final = "interrupted"
 HANG: Final = "hang"  # it was not there when a time limit passed
 DIED: Final = "died"  # the process, without a word
+BLOCKED: Final = "blocked"  # it waits for other ranks
 
 # What others only suffer from.
 CAUSES: Final = frozenset({FAILURE, DIED})

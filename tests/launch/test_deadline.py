@@ -113,6 +113,42 @@ def test_ranks_that_all_take_the_census_make_one_report(level, tmp_path):
     assert load_report(path).ranks == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("others", "where"),
+    [
+        ("together", "in RAW.Barrier()"),
+        ("on_guards_comm", "in guard.comm.Barrier()"),
+        ("in_guard", "it is in step 'inner' within it and waits for other ranks"),
+    ],
+)
+@pytest.mark.parametrize("how", ["sleep", "loop"])
+def test_who_waits_for_others_comes_after_who_is_elsewhere(
+    others, where, how, tmp_path
+):
+    """In MPI, on the guard's communicator, and at the end of an inner guard."""
+    path = tmp_path / "report.json"
+    env = {"ALLRAISE_REPORT": str(path)}
+    ended = run_stuck(4, how, "1", "--others", others, env=env)
+    text = "ranks 0-3 missing, of which ranks 0,2-3 wait for others; the job is ended"
+    assert text in ended.stderr, ended.output
+    groups = load_report(path).groups()
+    assert [(str(g.ranks), g.kind) for g in groups] == [
+        ("1", "hang"),
+        ("0,2-3", "blocked"),
+    ]
+    assert {g.record.links[0].type_name for g in groups} == {"allraise.HangError"}
+    assert where in groups[1].record.links[0].message
+    assert ended.stderr.index("=== rank 1 ") < ended.stderr.index("=== ranks 0,2-3 ")
+
+
+def test_where_all_wait_for_each_other_none_is_elsewhere():
+    """Each receives from the next."""
+    ended = run_stuck(3, "receive", "0,1,2")
+    assert "ranks 0-2 missing; the job is ended" in ended.stderr, ended.output
+    assert ended.stderr.count("[blocked]") == 1
+    assert "[hang]" not in ended.stderr
+
+
 def test_several_missing_ranks_stuck_alike_are_one_group():
     ended = run_stuck(5, "sleep", "1,2,4", env={"ALLRAISE_STYLE": "groups"})
     assert "ranks 0,3 arrived, ranks 1-2,4 missing" in ended.stderr, ended.output

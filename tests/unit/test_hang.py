@@ -12,6 +12,7 @@ import pytest
 from allraise import HangError, load_report
 from allraise.agreement import enter
 from allraise.census import TOKEN_CHARS, Address, Door
+from allraise.grouping import group_records
 from allraise.hang import Case, headline, make_bundle, missing_ranks, notice, publish
 from allraise.nesting import close_region
 from allraise.overdue import answer
@@ -116,6 +117,39 @@ def test_a_hang_comes_as_the_error_it_is():
     exc, summary = rebuild(record)
     assert type(exc) is HangError
     assert summary[0].line == "f()"
+
+
+def test_a_rank_that_waits_for_others_is_blocked():
+    found = {"state": "inside", "waits": "comm.Barrier()", "inner": "part"}
+    ((_, record),) = make_bundle(CASE, {1: found}).records()
+    assert record.kind == "blocked"
+    assert record.links[0].type_name == "allraise.HangError"
+    assert record.links[0].message == (
+        "step 'write' was not at its end within 5 s: it is in step 'part' within it "
+        "and waits in comm.Barrier() for other ranks"
+    )
+    found = {"state": "elsewhere", "waits": ""}
+    ((_, record),) = make_bundle(CASE, {1: found}).records()
+    assert record.kind == "blocked"
+    assert record.links[0].message.endswith(
+        "it is in no guarded region and waits for other ranks"
+    )
+
+
+def test_who_is_elsewhere_is_told_before_who_waits():
+    waiting = {"state": "inside", "waits": "comm.Barrier()", "origin": ["h", 1, 1.0]}
+    busy = {"state": "inside", "waits": None, "origin": ["h", 2, 2.0]}
+    answers = {0: waiting, 1: busy, 2: waiting, 3: {"state": "arrived"}}
+    groups = group_records(make_bundle(CASE, answers))
+    assert [(str(g.ranks), g.kind) for g in groups] == [
+        ("1", "hang"),
+        ("0,2", "blocked"),
+    ]
+    assert headline(CASE, answers).endswith(
+        "rank 3 arrived, ranks 0-2 missing, of which ranks 0,2 wait for others"
+    )
+    del answers[1]
+    assert headline(CASE, answers).endswith("rank 3 arrived, ranks 0,2 missing")
 
 
 def test_where_nobody_is_missing_all_are_told():

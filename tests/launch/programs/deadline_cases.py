@@ -18,6 +18,7 @@ parser.add_argument("--failing", type=int, default=-1)
 parser.add_argument("--level", default="multiple")
 parser.add_argument("--timeout", type=float)
 parser.add_argument("--all-lead", action="store_true")
+parser.add_argument("--others", default="")
 options = parser.parse_args()
 
 mpi4py.rc.thread_level = options.level
@@ -84,6 +85,27 @@ def thread():
     sleep()
 
 
+def together(_guard):
+    RAW.Barrier()
+
+
+def on_guards_comm(guard):
+    guard.comm.Barrier()
+
+
+def in_guard(_guard):
+    with allraise.guard(WORLD, "inner"):
+        pass
+
+
+def wait_for(guard, wait):
+    """Meet twice; the second time the stuck ranks do not come."""
+    wait(guard)
+    if ME in STUCK:
+        globals()[options.how]()
+    wait(guard)
+
+
 def tell_of_notice():
     """Have rank 0 tell who is late that it has written its line."""
     plain = publishing.write_error_stream
@@ -119,8 +141,10 @@ def main():
         failure = OSError("disk full") if options.failing == ME else None
         allraise.agree(failure, WORLD, "collected", timeout=options.timeout)
     wide = 1000.0 if options.how == "narrow" else options.timeout
-    with allraise.guard(WORLD, "write", timeout=wide):
-        if options.how == "narrow":
+    with allraise.guard(WORLD, "write", timeout=wide) as g:
+        if options.others:
+            wait_for(g, globals()[options.others])
+        elif options.how == "narrow":
             narrow()
         elif ME in STUCK:
             globals()[options.how]()
