@@ -1,4 +1,4 @@
-"""Questions to the helper threads of other ranks, by TCP.
+"""Questions and news to the helper threads of other ranks, by TCP.
 
 Owns how many processes are asked at a time, and for how long. A process whose
 interpreter is held takes a connection, for the kernel does that, and never answers;
@@ -31,9 +31,18 @@ MAX_ASKED_AT_ONCE: Final = 512
 class _Talk:
     """One question under way to one process."""
 
-    def __init__(self, rank: int, address: Address, data: bytes, limit: float) -> None:
+    def __init__(
+        self,
+        rank: int,
+        address: Address,
+        data: bytes,
+        limit: float,
+        *,
+        is_news: bool = False,
+    ) -> None:
         self.rank = rank
         self.limit = limit
+        self._is_news = is_news
         networks = address.networks
         if address.host == os.uname().nodename:
             networks = ("127.0.0.1", *networks)
@@ -76,9 +85,12 @@ class _Talk:
         with contextlib.suppress(BlockingIOError):
             if self._rest:
                 self._rest = self._rest[self._socket.send(self._rest) :]
-                if not self._rest:
-                    self._socket.shutdown(socket.SHUT_WR)
-                return False
+                if self._rest:
+                    return False
+                self._socket.shutdown(socket.SHUT_WR)
+                if self._is_news:
+                    self._places.clear()  # the kernel there has it: that is enough
+                return self._is_news
             chunk = self._socket.recv(65536)
             self._found += chunk
             if len(self._found) > MAX_ANSWER_BYTES:
@@ -190,13 +202,35 @@ def ask_many(
     Returns:
         The answers of those that answered, by rank.
     """
-    data = token.encode("ascii") + json.dumps(question).encode()
+    return _talk(addresses, token, question, limit_s)
+
+
+def tell_many(
+    addresses: Iterable[tuple[int, Address]], token: str, news: Message, limit_s: float
+) -> None:
+    """Tell many processes something at a time, and wait for no answer.
+
+    Not collective.
+    """
+    _talk(addresses, token, news, limit_s, is_news=True)
+
+
+def _talk(
+    addresses: Iterable[tuple[int, Address]],
+    token: str,
+    message: Message,
+    limit_s: float,
+    *,
+    is_news: bool = False,
+) -> dict[int, Message]:
+    data = token.encode("ascii") + json.dumps(message).encode()
     waiting = deque(addresses)
     talks = _Talks()
     while waiting or talks:
         while waiting and len(talks) < MAX_ASKED_AT_ONCE:
             try:
-                talks.begin(_Talk(*waiting[0], data, time.monotonic() + limit_s))
+                limit = time.monotonic() + limit_s
+                talks.begin(_Talk(*waiting[0], data, limit, is_news=is_news))
             except OSError:
                 if talks:  # whose descriptors are free soon
                     break

@@ -145,6 +145,8 @@ def _hang_record(message: str, answer: Message) -> Record:
     link = Link("allraise.HangError", message, tuple(lines), tuple(notes), frames)
     origin = Origin(*answer["origin"]) if "origin" in answer else Origin()
     kind = BLOCKED if _is_waiting(answer) else HANG
+    if answer.get("state") == "finished":
+        kind = "finished"
     return Record((link,), (body,), (reason,), origin, kind)
 
 
@@ -175,6 +177,13 @@ def _message_of(case: Case, answer: Message) -> str:
         return (
             f"{case.name} was not at its end {limit}: C code holds the interpreter "
             "(the GIL), from the call in the last line"
+        )
+    if state == "finished":
+        how = f" by {answer['how']}" if answer["how"] else ""
+        left = f"step {inner!r} still open" if inner else "no guard open"
+        return (
+            f"{case.name} was not at its end {limit}: the rank has finished its "
+            f"program{how}, with {left}"
         )
     if state == "silent":
         return (
@@ -213,6 +222,10 @@ def make_bundle(case: Case, answers: Mapping[int, Message]) -> Bundle:
     return bundle
 
 
+def _finished(answers: Mapping[int, Message]) -> RankSet:
+    return RankSet(r for r, found in answers.items() if found["state"] == "finished")
+
+
 def _ranks(ranks: RankSet) -> str:
     return f"{'rank' if len(ranks) == 1 else 'ranks'} {ranks}"
 
@@ -224,14 +237,20 @@ def headline(case: Case, answers: Mapping[int, Message]) -> str:
         for text, states in (
             ("arrived", ("arrived",)),
             ("failed", ("failed",)),
-            ("missing", ("inside", "elsewhere", "stalled", "silent")),
+            ("missing", ("inside", "elsewhere", "stalled", "silent", "finished")),
         )
     }
     told = ", ".join(f"{_ranks(r)} {text}" for text, r in groups.items() if r)
     waiting = RankSet(r for r, found in answers.items() if _is_waiting(found))
+    parts = []
     if waiting and waiting != groups["missing"]:
         verb = "waits" if len(waiting) == 1 else "wait"
-        told += f", of which {_ranks(waiting)} {verb} for others"
+        parts.append(f"{_ranks(waiting)} {verb} for others")
+    finished = _finished(answers)
+    if finished:
+        verb = "has" if len(finished) == 1 else "have"
+        parts.append(f"{_ranks(finished)} {verb} finished the program")
+    told += f" ({'; '.join(parts)})" if parts else ""
     return f"{case.name} passed its deadline of {case.timeout:g} s: {told}"
 
 
@@ -246,6 +265,8 @@ def notice(case: Case, passed_s: float, answers: Mapping[int, Message]) -> str:
         waiting = "no rank has reached its end"
     if silent:
         waiting += f" ({_ranks(silent)}: no answer)"
+    if finished := _finished(answers):
+        waiting += f" ({_ranks(finished)}: finished the program)"
     limit = f"{passed_s:.3g} s of {case.timeout:g} s have passed"
     return f"allraise: {case.name}: {limit}, {waiting}\n"
 

@@ -5,7 +5,8 @@ region with two reports. The lowest rank that answers does it. All are asked in
 rounds that grow, and within a round at once, so that ranks whose interpreter is held
 cost one wait a round, not one each::
 
-    rank 70 asks    0          not if its own timer has written that it is held
+    rank 70 asks    0          not if its own timer has written that it is held, or
+                               it has told that it has finished its program
                     1 ... 7
                     8 ... 63   nobody? then
                     64 ... 69  nobody? then it leads itself
@@ -106,7 +107,11 @@ def find_leader(
         if not is_open():
             break
         known = {rank: peers.address(rank) for rank in ranks}
-        there = {r: a for r, a in known.items() if a is not None and not is_held(a)}
+        there = {
+            rank: address
+            for rank, address in known.items()
+            if address and rank not in peers.left and not is_held(address)
+        }
         answering = list(there)
         if len(there) > 1:  # else the question itself shows it
             ping = {"do": "ping"}

@@ -96,6 +96,7 @@ def answer(token: str, question: Message) -> Message | None:
     if what == "state":
         ident = tuple(question["ident"])
         found = peers.state(ident, stacks=question["stacks"])
+        found["left"] = list(peers.left.items())
         leader = question.get("leader")
         if leader is not None and peers.claims.hear(ident, leader):
             found["leads"] = True
@@ -103,6 +104,10 @@ def answer(token: str, question: Message) -> Message | None:
     if what == "overdue":
         case = Case(question["step"], question["timeout"], peers.private.size)
         _lead(peers, tuple(question["ident"]), case)
+    elif what == "left":
+        peers.left[int(question["rank"])] = {
+            key: str(question[key]) for key in ("how", "inner")
+        }
     elif what in ("hang", "wake", "go"):
         return {"done": _take_order(peers, question)}
     elif what == "stall":

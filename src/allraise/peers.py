@@ -85,6 +85,7 @@ class Peers:
     Attributes:
         closed: The region with a time limit that ended last.
         claims: Which rank ends which region.
+        left: What ranks told that have finished their program, by rank.
     """
 
     def __init__(self, private: Private, token: str, addresses: list[bytes]) -> None:
@@ -93,6 +94,7 @@ class Peers:
         self.addresses = addresses  # decoded only when they are needed
         self.closed: Ident = ()
         self.claims = Claims(private.rank)
+        self.left: dict[int, Message] = {}
         self.thread = threading.get_ident()
 
     def address(self, rank: int) -> Address | None:
@@ -179,8 +181,13 @@ def ask_all(
     answers = ask_many(peers.others(), peers.token, question, limit_s)
     answers[peers.private.rank] = peers.state(ident, stacks=stacks)
     silent = set(range(peers.private.size)) - set(answers)
-    found = {rank: {"state": "silent"} for rank in silent}
+    found: dict[int, Message] = {rank: {"state": "silent"} for rank in silent}
+    left = [pair for answer in answers.values() for pair in answer.pop("left", ())]
+    for rank, told in (*left, *peers.left.items()):
+        if rank in silent:
+            found[rank] = {**told, "state": "finished"}
     if stacks:
+        silent = {rank for rank in silent if found[rank]["state"] == "silent"}
         there = [pair for pair in peers.others() if pair[0] in silent]
         for rank, address in there:
             found[rank] = _ask_neighbour(peers, address, answers)

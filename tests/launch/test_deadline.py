@@ -129,7 +129,7 @@ def test_who_waits_for_others_comes_after_who_is_elsewhere(
     path = tmp_path / "report.json"
     env = {"ALLRAISE_REPORT": str(path)}
     ended = run_stuck(4, how, "1", "--others", others, env=env)
-    text = "ranks 0-3 missing, of which ranks 0,2-3 wait for others; the job is ended"
+    text = "ranks 0-3 missing (ranks 0,2-3 wait for others); the job is ended"
     assert text in ended.stderr, ended.output
     groups = load_report(path).groups()
     assert [(str(g.ranks), g.kind) for g in groups] == [
@@ -199,6 +199,37 @@ def test_nobody_missing_says_nothing():
     assert ended.returncode == 0, ended.output
     assert "allraise" not in ended.output
     assert ended.stdout.count("went on") == 3
+
+
+@pytest.mark.parametrize("level", ["multiple", "single"])
+@pytest.mark.parametrize("left", [0, 2])
+def test_a_rank_that_has_finished_its_program_is_told_so(left, level, tmp_path):
+    """It left a loop too soon, is in MPI_Finalize, and answers no more."""
+    path = tmp_path / "report.json"
+    options = ["--level", level]
+    env = {"ALLRAISE_REPORT": str(path)}
+    ended = run_stuck(3, "leave", str(left), *options, env=env)
+    others = "1-2" if left == 0 else "0-1"
+    text = (
+        f"ranks {others} arrived, rank {left} missing "
+        f"(rank {left} has finished the program); the job is ended"
+    )
+    assert text in ended.stderr, ended.output
+    ((ranks, record),) = load_report(path).bundle.records()
+    assert tuple(ranks) == (left,)
+    assert record.kind == "finished"
+    assert record.links[0].type_name == "allraise.HangError"
+    assert record.links[0].message == (
+        "step 'write' was not at its end within 4 s: the rank has finished its "
+        "program, with no guard open"
+    )
+    assert "C code" not in ended.stderr
+
+
+def test_a_rank_that_ended_by_an_uncaught_exception_is_told_so():
+    ended = run_stuck(3, "fail", "1")
+    text = "the rank has finished its program by ValueError: no such mesh, with no"
+    assert text in ended.stderr, ended.output
 
 
 def test_a_rank_that_has_not_entered_is_told_so():

@@ -41,7 +41,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (3, "spooling survivors"),
         (3, "impasse"),
         (3, "creation peers"),
-        (3, "waking"),
+        (3, "waking leaving"),
         (3, "failing"),
         (3, "closing"),
         (3, "agreement overdue"),

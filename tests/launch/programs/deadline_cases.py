@@ -6,6 +6,7 @@ fails, if any, fails in the same step.
 
 import argparse
 import ctypes
+import sys
 import threading
 import time
 
@@ -76,8 +77,16 @@ def narrow():
             sleep()
 
 
-def before():
-    pass
+def leave():
+    sys.exit()
+
+
+def fail():
+    msg = "no such mesh"
+    raise ValueError(msg)
+
+
+TOO_SOON = {"before": sleep, "leave": leave, "fail": fail}  # before the step
 
 
 def thread():
@@ -133,8 +142,8 @@ def main():
         tell_of_notice()
     with allraise.guard(WORLD, "first", timeout=options.timeout):
         pass
-    if options.how == "before" and ME in STUCK:
-        sleep()
+    if options.how in TOO_SOON and ME in STUCK:
+        TOO_SOON[options.how]()
     if options.how == "collect":
         if ME in STUCK:
             sleep()
