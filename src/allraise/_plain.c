@@ -25,7 +25,7 @@
 
 /* Raised with each change that plain.py must know of: an editable install may hold a
    module of another day. */
-#define REVISION 1
+#define REVISION 2
 
 /* Of the vector that is reduced; `verdict` says what its numbers are. */
 enum { LENGTH = 8, SEVERITY = 0, PLACE = 2, DIGEST = 3, MINUS_DIGEST = 4 };
@@ -51,7 +51,7 @@ typedef struct {
     PyObject *innermost, *settled, *comm, *reduce, *mine, *total, *tried;
     long long n_within;
     unsigned long thread;
-    char is_plain, closed, is_reduced;
+    char is_plain, closed, is_reduced, is_waiting;
 } Side;
 
 typedef struct {
@@ -131,6 +131,7 @@ static PyMemberDef Side_members[] = {
     BOOL(Side, is_plain),
     BOOL(Side, closed),
     BOOL(Side, is_reduced),
+    BOOL(Side, is_waiting),
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -239,7 +240,9 @@ succeeds(Side *side, PyObject *opened, long long place)
     mine[MINUS_DIGEST] = -digest;
     total[SEVERITY] = PENDING;
     reduce = Py_NewRef(side->reduce);
+    side->is_waiting = 1; /* for other threads: no frame of Python shows it */
     result = PyObject_CallNoArgs(reduce);
+    side->is_waiting = 0;
     Py_DECREF(reduce);
     is_success = result != NULL && memcmp(mine, total, LENGTH * sizeof(long long)) == 0;
     if (!is_success) {

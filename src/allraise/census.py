@@ -1,9 +1,9 @@
-"""Questions between helper threads of different ranks, by TCP.
+"""Answers of a helper thread to those of other ranks, by TCP.
 
-Owns one listening socket a process, and how one rank asks another: one short
-connection, a JSON object there, one back. Knows nothing of what they say, nor of
-MPI, which a helper thread may not call below ``THREAD_MULTIPLE``; this works at
-every level, across nodes, and needs no file system that all ranks see.
+Owns one listening socket a process, and the form of a question: one short
+connection, a JSON object there, one back (`asking`). Knows nothing of what they say,
+nor of MPI, which a helper thread may not call below ``THREAD_MULTIPLE``; this works
+at every level, across nodes, and needs no file system that all ranks see.
 
 A question begins with the token that the ranks of a communicator share, made
 anew in each job; who does not know it is not listened to, and learns nothing.
@@ -22,21 +22,17 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 Message = dict[str, Any]
 
 TOKEN_CHARS: Final = 32
 MAX_QUESTION_BYTES: Final = 64 * 1024
-MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 BACKLOG: Final = 4096  # thousands of ranks pass one deadline at the same time
 MAX_NETWORKS: Final = 8
 
 # Who has connected has its question ready.
 READ_S: Final = 4.0
-
-# Asked at a time; each thread waits for an answer most of the time.
-MAX_ASKED_AT_ONCE: Final = 32
 
 _SIOCGIFADDR: Final = 0x8915
 
@@ -144,71 +140,3 @@ def _read(connection: socket.socket, limit_bytes: int, limit: float) -> bytes:
         if not chunk:
             return b"".join(chunks)
         chunks.append(chunk)
-
-
-def ask(
-    address: Address, token: str, question: Message, limit_s: float
-) -> Message | None:
-    """Ask a process.
-
-    Not collective.
-
-    Returns:
-        Its answer; None if there is none in time.
-    """
-    limit = time.monotonic() + limit_s
-    networks = address.networks
-    if address.host == os.uname().nodename:
-        networks = ("127.0.0.1", *networks)
-    data = token.encode("ascii") + json.dumps(question).encode()
-    for network in networks:
-        rest = limit - time.monotonic()
-        if rest <= 0:
-            break
-        with contextlib.suppress(OSError, ValueError):
-            place = (network, address.port)
-            with socket.create_connection(place, rest) as connection:
-                connection.sendall(data)
-                connection.shutdown(socket.SHUT_WR)
-                found = _read(connection, MAX_ANSWER_BYTES, limit)
-            if found:
-                answer: Message = json.loads(found)
-                return answer
-    return None
-
-
-def ask_many(
-    addresses: Iterable[tuple[int, Address]],
-    token: str,
-    question: Message,
-    limit_s: float,
-) -> dict[int, Message]:
-    """Ask many processes at a time.
-
-    Not collective.
-
-    Returns:
-        The answers of those that answered, by rank.
-    """
-    waiting = list(addresses)
-    found: dict[int, Message] = {}
-
-    def work() -> None:
-        while True:
-            try:
-                rank, address = waiting.pop()
-            except IndexError:
-                return
-            answer = ask(address, token, question, limit_s)
-            if answer is not None:
-                found[rank] = answer
-
-    threads = [
-        threading.Thread(target=work, name="allraise census", daemon=True)
-        for _ in range(min(len(waiting), MAX_ASKED_AT_ONCE))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found

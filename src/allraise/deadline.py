@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from allraise.agreement import enter, leave
 from allraise.errors import HangError, PeerFailure
+from allraise.leaving import tell_at_exit
 from allraise.overdue import WOKEN_S, Deadline, answer
 from allraise.parts import is_a
 from allraise.peers import BY_TOKEN, PEERS, WATCHDOG, Peers
@@ -120,6 +121,7 @@ def _own_address() -> bytes:
         _door = door
         WATCHDOG.start()
         WATCHDOG.listen(door.fileno(), door.serve)
+        tell_at_exit()
     return dump_plain(tuple(_door.address(_stall_file())))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.ranks import RankSet
-from allraise.record import CAUSES, DIED, FAILURE
+from allraise.record import BLOCKED, DIED, FAILURE, HANG
 
 if TYPE_CHECKING:
     from allraise.bundle import Bundle
@@ -53,7 +53,8 @@ def _key(links: tuple[Link, ...]) -> tuple[object, ...]:
 
 
 def _order(kind: str) -> int:
-    return (DIED, FAILURE).index(kind) if kind in CAUSES else len(CAUSES)
+    # Who hangs where it waits for nobody is likely what the others wait for.
+    return {DIED: 0, FAILURE: 1, HANG: 2, BLOCKED: 4}.get(kind, 3)
 
 
 def _dated(
@@ -70,7 +71,7 @@ def _dated(
 
 
 def group_records(bundle: Bundle) -> list[Group]:
-    """Sort failures into groups: deaths, failures, then consequences; by time.
+    """Sort failures into groups: deaths, failures, consequences, who waits; by time.
 
     Not collective.
     """

@@ -14,12 +14,23 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.bodies import dump_exception
 from allraise.bundle import Bundle
-from allraise.capture import capture, is_own_file, origin_here
+from allraise.capture import capture, clip, is_own_file, origin_here
 from allraise.ending import publish_last
 from allraise.errors import HangError
 from allraise.frames import frames_from_summary
+from allraise.plain import OPEN
 from allraise.ranks import RankSet
-from allraise.record import HANG, Frame, Link, Origin, Packed, Record, pack, unpack
+from allraise.record import (
+    BLOCKED,
+    HANG,
+    Frame,
+    Link,
+    Origin,
+    Packed,
+    Record,
+    pack,
+    unpack,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +40,9 @@ if TYPE_CHECKING:
     from allraise.report import Report
 
 MAX_THREADS: Final = 8
+
+# Of the call that a rank waits in.
+MAX_CALL_CHARS: Final = 100
 
 ARRIVED: Final = ("arrived", "failed")
 
@@ -78,8 +92,22 @@ def where_it_stands(thread: int) -> Message:
     return {
         "frames": [list(frame) for frame in frames],
         "threads": others[:MAX_THREADS],
+        "waits": _waits(thread, main),
         "origin": list(origin_here()),
     }
+
+
+def _waits(thread: int, frame: FrameType | None) -> str | None:
+    """Return the call that a thread waits for other ranks in; None if in none."""
+    from allraise.stacks import waiting_call
+
+    if thread == threading.get_ident():  # it is here, and tells of itself
+        return None
+    innermost = OPEN.get(thread, [None])[0]
+    if innermost is not None and innermost[0].is_waiting:
+        return ""
+    found = waiting_call(frame) if frame is not None else None
+    return clip(found, MAX_CALL_CHARS) if found else found
 
 
 def failure_answer(exc: BaseException) -> Message:
@@ -116,23 +144,46 @@ def _hang_record(message: str, answer: Message) -> Record:
     lines = [f"allraise.HangError: {message}\n", *(f"{note}\n" for note in notes)]
     link = Link("allraise.HangError", message, tuple(lines), tuple(notes), frames)
     origin = Origin(*answer["origin"]) if "origin" in answer else Origin()
-    return Record((link,), (body,), (reason,), origin, HANG)
+    kind = BLOCKED if _is_waiting(answer) else HANG
+    if answer.get("state") == "finished":
+        kind = "finished"
+    return Record((link,), (body,), (reason,), origin, kind)
+
+
+def _is_waiting(answer: Message) -> bool:
+    """Tell whether a missing rank waits for others: hardly what they wait for."""
+    return answer.get("waits") is not None and answer["state"] in (
+        "inside",
+        "elsewhere",
+    )
 
 
 def _message_of(case: Case, answer: Message) -> str:
     """Say what is known of a rank that is missing."""
     limit = f"within {case.timeout:g} s"
     state, inner = answer["state"], answer.get("inner", "")
+    call = answer.get("waits")
+    waits = f"waits in {call} for other ranks" if call else "waits for other ranks"
     if state == "inside":
-        within = f": it is in step {inner!r} within it" if inner else ""
+        known = [f"is in step {inner!r} within it"] if inner else []
+        known += [waits] if _is_waiting(answer) else []
+        within = f": it {' and '.join(known)}" if known else ""
         return f"{case.name} was not at its end {limit}{within}"
     if state == "elsewhere":
         within = f"it is in step {inner!r}" if inner else "it is in no guarded region"
+        within += f" and {waits}" if _is_waiting(answer) else ""
         return f"{case.name} was not even entered {limit}: {within}"
     if state == "stalled":
         return (
             f"{case.name} was not at its end {limit}: C code holds the interpreter "
             "(the GIL), from the call in the last line"
+        )
+    if state == "finished":
+        how = f" by {answer['how']}" if answer["how"] else ""
+        left = f"step {inner!r} still open" if inner else "no guard open"
+        return (
+            f"{case.name} was not at its end {limit}: the rank has finished its "
+            f"program{how}, with {left}"
         )
     if state == "silent":
         return (
@@ -171,6 +222,10 @@ def make_bundle(case: Case, answers: Mapping[int, Message]) -> Bundle:
     return bundle
 
 
+def _finished(answers: Mapping[int, Message]) -> RankSet:
+    return RankSet(r for r, found in answers.items() if found["state"] == "finished")
+
+
 def _ranks(ranks: RankSet) -> str:
     return f"{'rank' if len(ranks) == 1 else 'ranks'} {ranks}"
 
@@ -182,10 +237,20 @@ def headline(case: Case, answers: Mapping[int, Message]) -> str:
         for text, states in (
             ("arrived", ("arrived",)),
             ("failed", ("failed",)),
-            ("missing", ("inside", "elsewhere", "stalled", "silent")),
+            ("missing", ("inside", "elsewhere", "stalled", "silent", "finished")),
         )
     }
     told = ", ".join(f"{_ranks(r)} {text}" for text, r in groups.items() if r)
+    waiting = RankSet(r for r, found in answers.items() if _is_waiting(found))
+    parts = []
+    if waiting and waiting != groups["missing"]:
+        verb = "waits" if len(waiting) == 1 else "wait"
+        parts.append(f"{_ranks(waiting)} {verb} for others")
+    finished = _finished(answers)
+    if finished:
+        verb = "has" if len(finished) == 1 else "have"
+        parts.append(f"{_ranks(finished)} {verb} finished the program")
+    told += f" ({'; '.join(parts)})" if parts else ""
     return f"{case.name} passed its deadline of {case.timeout:g} s: {told}"
 
 
@@ -200,6 +265,8 @@ def notice(case: Case, passed_s: float, answers: Mapping[int, Message]) -> str:
         waiting = "no rank has reached its end"
     if silent:
         waiting += f" ({_ranks(silent)}: no answer)"
+    if finished := _finished(answers):
+        waiting += f" ({_ranks(finished)}: finished the program)"
     limit = f"{passed_s:.3g} s of {case.timeout:g} s have passed"
     return f"allraise: {case.name}: {limit}, {waiting}\n"
 

@@ -19,6 +19,7 @@ import hashlib
 import os
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -34,7 +35,7 @@ JOB: Final = "PMIX_NAMESPACE"
 
 _PR_SET_PDEATHSIG: Final = 1
 
-# Held until this process ends, by the one that kills the others.
+# Held until this process ends, by the one that was first.
 _lock: list[socket.socket] = []
 
 
@@ -54,7 +55,7 @@ def end_neighbours() -> None:
     each other: an exit code would be lost.
     """
     job = os.environ.get(JOB)
-    if job is None or not _is_first(job):
+    if job is None or sys.platform != "linux" or not is_first(job):
         return
     deadline = time.monotonic() + EXIT_S
     while (left := _processes_of(job)) and time.monotonic() < deadline:
@@ -64,9 +65,14 @@ def end_neighbours() -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _is_first(job: str) -> bool:
-    """Take a name that the kernel gives to one process, until that ends."""
-    digest = hashlib.blake2b(f"{os.getuid()} {job}".encode(), digest_size=16)
+def is_first(what: str) -> bool:
+    """Take a name that the kernel gives once on this host, until this process ends.
+
+    Not collective. Where the kernel has no such names, everybody is the first.
+    """
+    if sys.platform != "linux":
+        return True
+    digest = hashlib.blake2b(f"{os.getuid()} {what}".encode(), digest_size=16)
     name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         name.bind(f"\0allraise-{digest.hexdigest()}")

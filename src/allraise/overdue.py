@@ -7,7 +7,7 @@ ranks are asked is the business of `peers`, what is said that of `hang`::
     all of it      each helper tells rank 0's, which asks all where they stand;
                    all who are missing can be woken? then every rank raises
                    otherwise it reports where they are, and ends the job
-                   rank 0 silent: rank 1 does it, then rank 2, then each for itself
+                   rank 0 silent: the lowest that answers does it (see `leading`)
 
 All of it runs in helper threads. A rank that comes late, but before the job is
 ended, completes the agreement as if nothing had been.
@@ -29,6 +29,8 @@ from allraise.hang import (
     publish,
     where_it_stands,
 )
+from allraise.leading import find_leader
+from allraise.neighbours import is_first
 from allraise.peers import (
     ANSWER_S,
     BY_TOKEN,
@@ -49,12 +51,11 @@ if TYPE_CHECKING:
 
 NOTICE_S: Final = 1.0
 
-# Who may take the census, and how soon each must say so.
-MAX_LEADERS: Final = 3
-LEADER_S: Final = 5.0
-
-# How long the one who takes it may take, before every rank ends by itself.
+# How long the one who takes the census may take, before every rank ends by itself.
 VERDICT_S: Final = 60.0
+
+# How long the rest of the job leaves the rank alone that writes the report.
+PUBLISH_S: Final = 10.0
 
 # Where all have arrived the agreement is about to be complete; so often it is
 # looked again, a second apart.
@@ -93,10 +94,20 @@ def answer(token: str, question: Message) -> Message | None:
         return None
     what = question["do"]
     if what == "state":
-        return peers.state(tuple(question["ident"]), stacks=question["stacks"])
+        ident = tuple(question["ident"])
+        found = peers.state(ident, stacks=question["stacks"])
+        found["left"] = list(peers.left.items())
+        leader = question.get("leader")
+        if leader is not None and peers.claims.hear(ident, leader):
+            found["leads"] = True
+        return found
     if what == "overdue":
         case = Case(question["step"], question["timeout"], peers.private.size)
         _lead(peers, tuple(question["ident"]), case)
+    elif what == "left":
+        peers.left[int(question["rank"])] = {
+            key: str(question[key]) for key in ("how", "inner")
+        }
     elif what in ("hang", "wake", "go"):
         return {"done": _take_order(peers, question)}
     elif what == "stall":
@@ -126,26 +137,17 @@ def _expire(region: TimedRegion) -> None:
     peers, ident = PEERS.get(region.private), region.ident
     case = Case(region.step, region.timeout, region.private.size)
     if peers is not None and ident is not None:
-        from allraise.census import ask
-
         question = {
             "do": "overdue",
             "ident": ident,
             "step": region.step,
             "timeout": region.timeout,
         }
-        for rank in range(min(MAX_LEADERS, region.private.size)):
-            if not region.is_open():
-                return
-            if rank == region.private.rank:
-                _lead(peers, ident, case)
-                break
-            address = peers.address(rank)
-            if address and ask(address, peers.token, question, LEADER_S):
-                break
-        else:
-            _end_alone(region, peers, case)
+        leader = find_leader(peers, question, region.is_open)
+        if not region.is_open():
             return
+        if leader == region.private.rank:
+            _lead(peers, ident, case)
         time.sleep(VERDICT_S)
     if region.is_open():
         _end_alone(region, peers, case)
@@ -153,14 +155,15 @@ def _expire(region: TimedRegion) -> None:
 
 def _lead(peers: Peers, ident: Ident, case: Case) -> None:
     """Take the census of a region, once."""
-    if ident not in peers.leading:
-        peers.leading.add(ident)
+    if peers.claims.claim(ident):
         _in_thread(_take_census, peers, ident, case)
 
 
 def _take_census(peers: Peers, ident: Ident, case: Case) -> None:
     for _ in range(MAX_LOOKS):
-        answers = ask_all(peers, ident, ANSWER_S, stacks=True)
+        answers = ask_all(peers, ident, ANSWER_S, stacks=True, leads=True)
+        if any(answer.get("leads") for answer in answers.values()):
+            return  # another rank ends the region
         if any(answer["state"] == "done" for answer in answers.values()):
             return  # a late rank has completed the agreement
         if missing_ranks(answers) or case.size == 1:
@@ -168,10 +171,11 @@ def _take_census(peers: Peers, ident: Ident, case: Case) -> None:
         time.sleep(1.0)
     if peers.state(ident, stacks=False)["state"] == "done":
         return
+    if not peers.claims.make_final(ident):
+        return
     if _wake(peers, ident, answers, case):
         return
-    publish(case, answers, headline(case, answers))
-    _end_job(peers)
+    _end_with(peers, case, answers, headline(case, answers))
 
 
 def _wake(peers: Peers, ident: Ident, answers: dict[int, Message], case: Case) -> bool:
@@ -183,7 +187,7 @@ def _wake(peers: Peers, ident: Ident, answers: dict[int, Message], case: Case) -
     Returns:
         Whether the agreement is complete.
     """
-    from allraise.census import ask_many
+    from allraise.asking import ask_many
 
     missing = missing_ranks(answers)
     able = all(
@@ -246,9 +250,21 @@ def _end_alone(region: TimedRegion, peers: Peers | None, case: Case) -> None:
         return
     else:
         state = peers.state(region.ident, stacks=True)
-        why = f"ranks 0-{min(MAX_LEADERS, case.size) - 1} do not answer"
+        why = "the rank that takes the census has not ended it"
     title = f"{case.name} passed its deadline of {case.timeout:g} s on rank {rank}, and {why}"
-    publish(case, {rank: state}, title)
+    _end_with(peers, case, {rank: state}, title)
+
+
+def _end_with(
+    peers: Peers | None, case: Case, answers: dict[int, Message], title: str
+) -> None:
+    """Report and end the job; only end it where another rank here reports."""
+    # For where ranks could not hear each other in time, or several of this process's
+    # regions end.
+    if peers is None or is_first(f"deadline {peers.token}"):
+        publish(case, answers, title)
+    else:
+        time.sleep(PUBLISH_S)
     _end_job(peers)
 
 
@@ -263,7 +279,7 @@ def _end_job(peers: Peers | None) -> None:
     # told that ranks may die. So all that can hear are asked to.
     tolerant = False
     if peers is not None and peers.private.size > 1:
-        from allraise.census import ask_many
+        from allraise.asking import ask_many
 
         tolerant = is_active()  # known by now: no call of MPI
         if tolerant or not may_abort:

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from allraise.hang import failure_answer, where_it_stands
+from allraise.leading import Claims
 from allraise.record import load_plain
 from allraise.revive import is_wakeable, may_wake
 from allraise.watchdog import Watch, Watchdog
@@ -83,7 +84,8 @@ class Peers:
 
     Attributes:
         closed: The region with a time limit that ended last.
-        leading: Regions whose census this rank takes.
+        claims: Which rank ends which region.
+        left: What ranks told that have finished their program, by rank.
     """
 
     def __init__(self, private: Private, token: str, addresses: list[bytes]) -> None:
@@ -91,7 +93,8 @@ class Peers:
         self.token = token
         self.addresses = addresses  # decoded only when they are needed
         self.closed: Ident = ()
-        self.leading: set[Ident] = set()
+        self.claims = Claims(private.rank)
+        self.left: dict[int, Message] = {}
         self.thread = threading.get_ident()
 
     def address(self, rank: int) -> Address | None:
@@ -157,20 +160,34 @@ BY_TOKEN: Final[dict[str, Peers]] = {}
 
 
 def ask_all(
-    peers: Peers, ident: Ident, limit_s: float, *, stacks: bool
+    peers: Peers, ident: Ident, limit_s: float, *, stacks: bool, leads: bool = False
 ) -> dict[int, Message]:
     """Ask every rank where it stands, this one included.
 
     Not collective. Runs in a helper thread.
+
+    Args:
+        peers: The ranks.
+        ident: Of the region.
+        limit_s: How long they may take.
+        stacks: Whether they tell their stacks too.
+        leads: Whether they are told that this rank leads.
     """
-    from allraise.census import ask_many
+    from allraise.asking import ask_many
 
     question = {"do": "state", "ident": ident, "stacks": stacks}
+    if leads:
+        question["leader"] = peers.private.rank
     answers = ask_many(peers.others(), peers.token, question, limit_s)
     answers[peers.private.rank] = peers.state(ident, stacks=stacks)
     silent = set(range(peers.private.size)) - set(answers)
-    found = {rank: {"state": "silent"} for rank in silent}
+    found: dict[int, Message] = {rank: {"state": "silent"} for rank in silent}
+    left = [pair for answer in answers.values() for pair in answer.pop("left", ())]
+    for rank, told in (*left, *peers.left.items()):
+        if rank in silent:
+            found[rank] = {**told, "state": "finished"}
     if stacks:
+        silent = {rank for rank in silent if found[rank]["state"] == "silent"}
         there = [pair for pair in peers.others() if pair[0] in silent]
         for rank, address in there:
             found[rank] = _ask_neighbour(peers, address, answers)
@@ -184,7 +201,7 @@ def _ask_neighbour(
     peers: Peers, silent: Address, answers: dict[int, Message]
 ) -> Message:
     """Find out about a rank that does not answer, from one on the same host."""
-    from allraise.census import ask
+    from allraise.asking import ask
 
     origin = [silent.host, silent.pid, time.time()]
     found: Message | None = None

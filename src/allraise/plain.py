@@ -57,6 +57,7 @@ class Side:
         "innermost",
         "is_plain",
         "is_reduced",
+        "is_waiting",
         "mine",
         "n_within",
         "reduce",
@@ -109,7 +110,7 @@ def begin_gate(start: Callable[[], MPI.Request], watched: list[MPI.Request]) -> 
 
 
 # Of the compiled part. In an editable install it may be of another day.
-REVISION: Final = 1
+REVISION: Final = 2
 
 IS_COMPILED = False
 

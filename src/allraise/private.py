@@ -94,6 +94,7 @@ class Private(Side):
         is_reduced: Whether a compiled block (see `plain`) has done the Allreduce of
             the region that closes, with no failure here, for `agreement.leave`.
         tried: What was raised in that, or None.
+        is_waiting: Whether a compiled block is in that Allreduce now.
         group: The group of the communicator.
         lifeboat: A duplicate that is never revoked, under ULFM (see `survivors`).
         last: The token of the last failure and what this rank knows of it.
@@ -130,6 +131,7 @@ class Private(Side):
 
     def __init__(self, comm: Any, rank: int, size: int, op: Any = None) -> None:
         self.wakes = self.asking = self.skips = self.is_reduced = False
+        self.is_waiting = False
         self.tried: BaseException | None = None
         self.over = 0
         self.asks_for = ""

@@ -43,6 +43,7 @@ INTERRUPTED: Final = "interrupted"
 HANG: Final = "hang"  # it was not there when a time limit passed
 DIED: Final = "died"  # the process, without a word
 HANDLED: Final = "handled"  # before another failure, which ended the job
+BLOCKED: Final = "blocked"  # it waits for other ranks
 
 # What others only suffer from.
 CAUSES: Final = frozenset({FAILURE, DIED})

@@ -15,6 +15,7 @@ import threading
 import time
 from inspect import getattr_static
 from itertools import islice
+from pathlib import Path
 from traceback import extract_stack
 from types import BuiltinMethodType, MemberDescriptorType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -59,6 +60,14 @@ COLLECTIVES: Final = frozenset(
         "split",
         "create",
     }
+)
+
+# Calls on communicators and requests that wait for nobody, by how they begin.
+_NEVER_WAIT: Final = ("i", "test", "get_", "set_", "start", "cancel")
+
+# Where allraise itself computes, or has a reason of its own to wait.
+_BUSY: Final = frozenset(
+    {"alarm", "bodies", "bundle", "capture", "launcher", "record", "witness"}
 )
 
 _LAUNCHERS: Final = ("<frozen runpy>", "runpy.py", "mpi4py/run.py")
@@ -173,6 +182,35 @@ def call_in_progress() -> Call | None:
     frame = main_frame()
     try:
         return _call_in(frame) if frame is not None else None
+    except Exception:  # whatever source and objects there are
+        return None
+
+
+def waiting_call(frame: FrameType) -> str | None:
+    """Return the call that a thread waits for other ranks in.
+
+    Not collective.
+
+    Args:
+        frame: The innermost one of the thread.
+
+    Returns:
+        The call as the program has it; empty if its text is not known; None if the
+        thread is not known to wait.
+    """
+    try:
+        if not is_own_file(frame.f_code.co_filename):
+            call = _call_in(frame)
+            waits = call is not None and not call.name.lower().startswith(_NEVER_WAIT)
+            return call.text if call is not None and waits else None
+        if Path(frame.f_code.co_filename).stem in _BUSY:
+            return None
+        outer: FrameType | None = frame
+        while outer is not None and is_own_file(outer.f_code.co_filename):
+            outer = outer.f_back
+        text = _text_of_call(outer) if outer is not None else ""
+        # Not the block of a whole `with`.
+        return " ".join(text.split()) if text.endswith(")") else ""
     except Exception:  # whatever source and objects there are
         return None
 

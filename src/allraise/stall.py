@@ -133,6 +133,17 @@ class StallTimer:
         os.lseek(self.fd, 0, os.SEEK_SET)
 
 
+def has_written(pid: int, fd: int) -> bool:
+    """Tell whether the `StallTimer` of a process on this host has gone off.
+
+    Not collective.
+    """
+    try:
+        return fd >= 0 and os.stat(f"/proc/{pid}/fd/{fd}").st_size > 0  # noqa: PTH116 cheap
+    except OSError:
+        return False
+
+
 def read_stacks(pid: int, fd: int) -> dict[int, tuple[Frame, ...]]:
     """Read what the `StallTimer` of a process on this host wrote.
 

@@ -87,6 +87,68 @@ def test_a_missing_root_is_reported_by_another_rank(level, how):
     assert f", in {how}\n" in ended.stderr
 
 
+@pytest.mark.parametrize("failing", [0, 3])
+def test_ranks_that_all_hold_the_interpreter_are_told_whichever_rank_fails(failing):
+    """However many of those that are asked first hold it."""
+    stuck = [rank for rank in range(4) if rank != failing]
+    told = ",".join(str(rank) for rank in stuck)
+    ended = run_stuck(4, "hidden", told, "--failing", str(failing))
+    missing = "0-2" if failing else "1-3"
+    text = f"deadline of 4 s: rank {failing} failed, ranks {missing} missing"
+    assert text in ended.stderr, ended.output
+    assert "OSError: disk full" in ended.stderr
+    assert f"ranks {missing} (3 of 4): allraise.HangError" in ended.stderr
+    assert ", in hidden\n" in ended.stderr
+
+
+@pytest.mark.parametrize("level", ["multiple", "single"])
+def test_ranks_that_all_take_the_census_make_one_report(level, tmp_path):
+    path = tmp_path / "report.json"
+    options = ["--all-lead", "--failing", "2", "--level", level]
+    env = {"ALLRAISE_REPORT": str(path)}
+    ended = run_stuck(4, "sleep", "1", *options, env=env)
+    text = "ranks 0,3 arrived, rank 2 failed, rank 1 missing; the job is ended"
+    assert ended.stderr.count(text) == 1, ended.output
+    assert ended.stderr.count("the job is ended") == 1
+    assert load_report(path).ranks == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("others", "where"),
+    [
+        ("together", "in RAW.Barrier()"),
+        ("on_guards_comm", "in guard.comm.Barrier()"),
+        ("in_guard", "it is in step 'inner' within it and waits for other ranks"),
+    ],
+)
+@pytest.mark.parametrize("how", ["sleep", "loop"])
+def test_who_waits_for_others_comes_after_who_is_elsewhere(
+    others, where, how, tmp_path
+):
+    """In MPI, on the guard's communicator, and at the end of an inner guard."""
+    path = tmp_path / "report.json"
+    env = {"ALLRAISE_REPORT": str(path)}
+    ended = run_stuck(4, how, "1", "--others", others, env=env)
+    text = "ranks 0-3 missing (ranks 0,2-3 wait for others); the job is ended"
+    assert text in ended.stderr, ended.output
+    groups = load_report(path).groups()
+    assert [(str(g.ranks), g.kind) for g in groups] == [
+        ("1", "hang"),
+        ("0,2-3", "blocked"),
+    ]
+    assert {g.record.links[0].type_name for g in groups} == {"allraise.HangError"}
+    assert where in groups[1].record.links[0].message
+    assert ended.stderr.index("=== rank 1 ") < ended.stderr.index("=== ranks 0,2-3 ")
+
+
+def test_where_all_wait_for_each_other_none_is_elsewhere():
+    """Each receives from the next."""
+    ended = run_stuck(3, "receive", "0,1,2")
+    assert "ranks 0-2 missing; the job is ended" in ended.stderr, ended.output
+    assert ended.stderr.count("[blocked]") == 1
+    assert "[hang]" not in ended.stderr
+
+
 def test_several_missing_ranks_stuck_alike_are_one_group():
     ended = run_stuck(5, "sleep", "1,2,4", env={"ALLRAISE_STYLE": "groups"})
     assert "ranks 0,3 arrived, ranks 1-2,4 missing" in ended.stderr, ended.output
@@ -137,6 +199,37 @@ def test_nobody_missing_says_nothing():
     assert ended.returncode == 0, ended.output
     assert "allraise" not in ended.output
     assert ended.stdout.count("went on") == 3
+
+
+@pytest.mark.parametrize("level", ["multiple", "single"])
+@pytest.mark.parametrize("left", [0, 2])
+def test_a_rank_that_has_finished_its_program_is_told_so(left, level, tmp_path):
+    """It left a loop too soon, is in MPI_Finalize, and answers no more."""
+    path = tmp_path / "report.json"
+    options = ["--level", level]
+    env = {"ALLRAISE_REPORT": str(path)}
+    ended = run_stuck(3, "leave", str(left), *options, env=env)
+    others = "1-2" if left == 0 else "0-1"
+    text = (
+        f"ranks {others} arrived, rank {left} missing "
+        f"(rank {left} has finished the program); the job is ended"
+    )
+    assert text in ended.stderr, ended.output
+    ((ranks, record),) = load_report(path).bundle.records()
+    assert tuple(ranks) == (left,)
+    assert record.kind == "finished"
+    assert record.links[0].type_name == "allraise.HangError"
+    assert record.links[0].message == (
+        "step 'write' was not at its end within 4 s: the rank has finished its "
+        "program, with no guard open"
+    )
+    assert "C code" not in ended.stderr
+
+
+def test_a_rank_that_ended_by_an_uncaught_exception_is_told_so():
+    ended = run_stuck(3, "fail", "1")
+    text = "the rank has finished its program by ValueError: no such mesh, with no"
+    assert text in ended.stderr, ended.output
 
 
 def test_a_rank_that_has_not_entered_is_told_so():

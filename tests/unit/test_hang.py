@@ -9,13 +9,16 @@ import time
 
 import pytest
 
-from allraise import HangError, load_report
+from allraise import HangError, leaving, load_report
 from allraise.agreement import enter
+from allraise.asking import tell_many
 from allraise.census import TOKEN_CHARS, Address, Door
+from allraise.grouping import group_records
 from allraise.hang import Case, headline, make_bundle, missing_ranks, notice, publish
+from allraise.leaving import told_by
 from allraise.nesting import close_region
 from allraise.overdue import answer
-from allraise.peers import BY_TOKEN, WATCHDOG, Peers, TimedRegion, ask_all
+from allraise.peers import BY_TOKEN, PEERS, WATCHDOG, Peers, TimedRegion, ask_all
 from allraise.private import Private
 from allraise.rebuild import rebuild
 from allraise.record import dump_plain
@@ -116,6 +119,97 @@ def test_a_hang_comes_as_the_error_it_is():
     exc, summary = rebuild(record)
     assert type(exc) is HangError
     assert summary[0].line == "f()"
+
+
+def test_a_rank_that_waits_for_others_is_blocked():
+    found = {"state": "inside", "waits": "comm.Barrier()", "inner": "part"}
+    ((_, record),) = make_bundle(CASE, {1: found}).records()
+    assert record.kind == "blocked"
+    assert record.links[0].type_name == "allraise.HangError"
+    assert record.links[0].message == (
+        "step 'write' was not at its end within 5 s: it is in step 'part' within it "
+        "and waits in comm.Barrier() for other ranks"
+    )
+    found = {"state": "elsewhere", "waits": ""}
+    ((_, record),) = make_bundle(CASE, {1: found}).records()
+    assert record.kind == "blocked"
+    assert record.links[0].message.endswith(
+        "it is in no guarded region and waits for other ranks"
+    )
+
+
+def test_who_is_elsewhere_is_told_before_who_waits():
+    waiting = {"state": "inside", "waits": "comm.Barrier()", "origin": ["h", 1, 1.0]}
+    busy = {"state": "inside", "waits": None, "origin": ["h", 2, 2.0]}
+    answers = {0: waiting, 1: busy, 2: waiting, 3: {"state": "arrived"}}
+    groups = group_records(make_bundle(CASE, answers))
+    assert [(str(g.ranks), g.kind) for g in groups] == [
+        ("1", "hang"),
+        ("0,2", "blocked"),
+    ]
+    assert headline(CASE, answers).endswith(
+        "rank 3 arrived, ranks 0-2 missing (ranks 0,2 wait for others)"
+    )
+    del answers[1]
+    assert headline(CASE, answers).endswith("rank 3 arrived, ranks 0,2 missing")
+
+
+def test_a_rank_that_has_finished_its_program_is_told_so():
+    left = {"state": "finished", "how": "", "inner": "part"}
+    answers = {0: {"state": "arrived"}, 1: left, 2: {**left, "how": "OSError: full"}}
+    messages = [
+        record.links[0].message for _, record in make_bundle(CASE, answers).records()
+    ]
+    text = "step 'write' was not at its end within 5 s: the rank has finished its"
+    assert messages == [
+        f"{text} program, with step 'part' still open",
+        f"{text} program by OSError: full, with step 'part' still open",
+    ]
+    told = headline(CASE, answers)
+    assert told.endswith("ranks 1-2 missing (ranks 1-2 have finished the program)")
+    assert "of 4 (ranks 1-2: finished the program)" in notice(CASE, 2.5, answers)
+
+
+def test_who_is_told_of_the_end_of_a_rank():
+    assert told_by(0, 1) == set()
+    assert told_by(1, 2) == {0}
+    assert told_by(2, 4) == {0, 1, 3}
+    assert told_by(0, 9) == {1, 2, 4, 8, 7, 5}
+
+
+def test_news_are_heard_and_nobody_waits_for_an_answer(peers):
+    """What a rank told before its end is what others say of it afterwards."""
+    door = Door(answer)
+    there = Address(os.uname().nodename, os.getpid(), (), 0, 0, -1)
+    there = there._replace(port=door.address(-1).port)
+    BY_TOKEN[TOKEN] = peers
+    peers.addresses[1] = dump_plain(tuple(there))
+    news = {"do": "left", "rank": 2, "how": "", "inner": ""}
+    began = time.monotonic()
+    tell_many([(1, there), (3, there._replace(port=1))], TOKEN, news, 60)
+    assert time.monotonic() - began < 30  # nobody has listened yet
+    WATCHDOG.start()
+    WATCHDOG.listen(door.fileno(), door.serve)
+    try:
+        while 2 not in peers.left:
+            time.sleep(0.01)
+        del peers.left[2]
+        peers.left[3] = {"how": "", "inner": ""}
+        answers = ask_all(peers, (0, 1), 60, stacks=False)
+    finally:
+        del BY_TOKEN[TOKEN]
+    states = [answers[rank]["state"] for rank in range(4)]
+    assert states == ["elsewhere", "elsewhere", "silent", "finished"]
+
+
+def test_a_forked_child_tells_nothing_at_its_end(peers, monkeypatch):
+    told = []
+    monkeypatch.setattr("allraise.asking.tell_many", lambda *args: told.append(args))
+    monkeypatch.setitem(PEERS, peers.private, peers)
+    leaving.tell(os.getpid() + 1)
+    assert told == []
+    leaving.tell(os.getpid())
+    assert told[0][2]["rank"] == 0
 
 
 def test_where_nobody_is_missing_all_are_told():

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from allraise.census import TOKEN_CHARS, Address, Door, ask, ask_many
+from allraise.asking import ask, ask_many
+from allraise.census import TOKEN_CHARS, Address, Door
 from allraise.stall import StallTimer, read_stacks
 from allraise.watchdog import NEVER, Watch, Watchdog
 
@@ -211,3 +212,14 @@ def test_many_are_asked_and_the_silent_are_left_out(door):
     people = [(rank, nobody if rank == 3 else there) for rank in range(100)]
     found = ask_many(people, TOKEN, {}, LIMIT_S)
     assert sorted(found) == [rank for rank in range(100) if rank != 3]
+
+
+def test_many_that_never_answer_take_as_long_as_one():
+    """The kernel takes connections of a process whose interpreter is held."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as held:
+        place = Address(os.uname().nodename, 1, (), held.getsockname()[1], 0, -1)
+        began = time.monotonic()
+        assert ask_many([(rank, place) for rank in range(200)], TOKEN, {}, 1.0) == {}
+        assert 1 <= time.monotonic() - began < 4

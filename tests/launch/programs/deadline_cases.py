@@ -6,6 +6,7 @@ fails, if any, fails in the same step.
 
 import argparse
 import ctypes
+import sys
 import threading
 import time
 
@@ -17,6 +18,8 @@ parser.add_argument("stuck")
 parser.add_argument("--failing", type=int, default=-1)
 parser.add_argument("--level", default="multiple")
 parser.add_argument("--timeout", type=float)
+parser.add_argument("--all-lead", action="store_true")
+parser.add_argument("--others", default="")
 options = parser.parse_args()
 
 mpi4py.rc.thread_level = options.level
@@ -74,13 +77,42 @@ def narrow():
             sleep()
 
 
-def before():
-    pass
+def leave():
+    sys.exit()
+
+
+def fail():
+    msg = "no such mesh"
+    raise ValueError(msg)
+
+
+TOO_SOON = {"before": sleep, "leave": leave, "fail": fail}  # before the step
 
 
 def thread():
     threading.Thread(target=sleep, name="loader", daemon=True).start()
     sleep()
+
+
+def together(_guard):
+    RAW.Barrier()
+
+
+def on_guards_comm(guard):
+    guard.comm.Barrier()
+
+
+def in_guard(_guard):
+    with allraise.guard(WORLD, "inner"):
+        pass
+
+
+def wait_for(guard, wait):
+    """Meet twice; the second time the stuck ranks do not come."""
+    wait(guard)
+    if ME in STUCK:
+        globals()[options.how]()
+    wait(guard)
 
 
 def tell_of_notice():
@@ -96,21 +128,32 @@ def tell_of_notice():
     publishing.write_error_stream = write
 
 
+def lead_all():
+    """Have each rank take the census itself, at once."""
+    from allraise import overdue
+
+    overdue.find_leader = lambda peers, *_: peers.private.rank
+
+
 def main():
+    if options.all_lead:
+        lead_all()
     if options.how == "late" and ME == 0:
         tell_of_notice()
     with allraise.guard(WORLD, "first", timeout=options.timeout):
         pass
-    if options.how == "before" and ME in STUCK:
-        sleep()
+    if options.how in TOO_SOON and ME in STUCK:
+        TOO_SOON[options.how]()
     if options.how == "collect":
         if ME in STUCK:
             sleep()
         failure = OSError("disk full") if options.failing == ME else None
         allraise.agree(failure, WORLD, "collected", timeout=options.timeout)
     wide = 1000.0 if options.how == "narrow" else options.timeout
-    with allraise.guard(WORLD, "write", timeout=wide):
-        if options.how == "narrow":
+    with allraise.guard(WORLD, "write", timeout=wide) as g:
+        if options.others:
+            wait_for(g, globals()[options.others])
+        elif options.how == "narrow":
             narrow()
         elif ME in STUCK:
             globals()[options.how]()
