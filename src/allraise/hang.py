@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.bodies import dump_exception
 from allraise.bundle import Bundle
-from allraise.capture import capture, clip, is_own_file, origin_here
+from allraise.capture import capture, is_own_file, origin_here
 from allraise.ending import publish_last
 from allraise.errors import HangError
 from allraise.frames import frames_from_summary
@@ -28,6 +28,7 @@ from allraise.record import (
     Origin,
     Packed,
     Record,
+    clip,
     pack,
     unpack,
 )

@@ -21,9 +21,10 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from allraise.capture import capture, clip
+from allraise.capture import capture
 from allraise.peers import PEERS
 from allraise.private import step_of
+from allraise.record import clip
 
 if TYPE_CHECKING:
     from allraise.census import Message
