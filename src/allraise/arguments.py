@@ -203,7 +203,8 @@ def refuse(private: Private, error: Exception) -> BaseException:
         opened = enter(private, "")
     except BaseException as due:
         return due
-    return leave(opened, error, 0, refused=True) or error
+    outcome = leave(opened, error, 0, refused=True)
+    return error if outcome is None else outcome
 
 
 def locate(
