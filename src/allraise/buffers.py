@@ -34,34 +34,34 @@ _dtypes: set[Any] = set()
 _extents: dict[int, int] = {}
 
 
+def is_plain(spec: Any) -> bool:
+    """Tell whether it is an array like one parsed before, to send or to receive in."""
+    # Not by an AttributeError, which takes as long as all else.
+    flags = getattr(spec, "flags", None)
+    try:
+        # contiguous, aligned, and may be written to
+        return flags is not None and flags.carray and spec.dtype in _dtypes
+    except (AttributeError, TypeError):  # none of numpy's
+        return False
+
+
 def send(spec: Any, blocks: int = 1) -> None:
     """Raise what mpi4py would for a buffer to send, in so many equal blocks."""
-    try:
-        flags = spec.flags
-        if (
-            (flags.carray or _is_sendable(flags))
-            and spec.dtype in _dtypes
-            and (blocks == 1 or not spec.size % blocks)
-        ):
+    if is_plain(spec) or _is_readable(spec):
+        if blocks == 1 or not spec.size % blocks:
             return
-    except (AttributeError, TypeError):  # no array, or none of numpy's
-        if _is_known(spec, blocks):
-            return
+    elif _is_known(spec, blocks):
+        return
     _parse(spec, blocks, mpi().COMM_SELF.Send_init)
 
 
 def receive(spec: Any, blocks: int = 1) -> None:
     """Raise what mpi4py would for a buffer to receive in, in so many equal blocks."""
-    try:
-        if (
-            spec.flags.carray  # contiguous, aligned, and may be written to
-            and spec.dtype in _dtypes
-            and (blocks == 1 or not spec.size % blocks)
-        ):
+    if is_plain(spec):
+        if blocks == 1 or not spec.size % blocks:
             return
-    except (AttributeError, TypeError):
-        if _is_known(spec, blocks):
-            return
+    elif _is_known(spec, blocks):
+        return
     _parse(spec, blocks, mpi().COMM_SELF.Recv_init)
 
 
@@ -98,12 +98,15 @@ def reduction(sendbuf: Any, recvbuf: Any, blocks: int = 1) -> None:
         recvbuf: To receive in.
         blocks: Of which `sendbuf` has so many, and `recvbuf` one.
     """
+    dtype = getattr(recvbuf, "dtype", None)
     try:
-        dtype = recvbuf.dtype
-        if (
+        if dtype is None:
+            if _are_known(sendbuf, recvbuf, blocks):
+                return
+        elif (  # as `is_plain`, without the calls
             dtype is sendbuf.dtype
             and recvbuf.flags.carray
-            and (sendbuf.flags.carray or _is_sendable(sendbuf.flags))
+            and sendbuf.flags.carray
             and sendbuf.size == blocks * recvbuf.size
             and dtype in _dtypes
         ):
@@ -150,25 +153,46 @@ def counted(spec: Any, blocks: int = 1) -> tuple[int, MPI.Datatype] | None:
         return None
 
 
-def _is_sendable(flags: Any) -> bool:
-    return flags.c_contiguous and flags.aligned  # type: ignore[no-any-return]
+def _is_readable(spec: Any) -> bool:
+    """Tell whether an array is like one parsed before, but for being read-only."""
+    flags = getattr(spec, "flags", None)
+    try:
+        is_right = flags is not None and flags.c_contiguous and flags.aligned
+        return is_right and spec.dtype in _dtypes
+    except (AttributeError, TypeError):
+        return False
 
 
 def _is_known(spec: Any, blocks: int) -> bool:
     """Tell whether an array with one of MPI's datatypes is like one parsed before."""
+    if not isinstance(spec, (list, tuple)):
+        return type(spec) is bytearray and not len(spec) % blocks
     try:
         if len(spec) == 2:  # noqa: PLR2004
             (memory, datatype), count = spec, None
         else:
             memory, count, datatype = spec
         extent = _extents.get(datatype.handle)
-        if extent is None or memory.dtype not in _dtypes:
+        if extent is None or not is_plain(memory):
             return False
         if count is None:
-            return memory.flags.carray and not memory.nbytes % (extent * blocks)
-        return memory.flags.carray and type(count) is int and count >= 0
-    except (AttributeError, TypeError, ValueError):
+            return not memory.nbytes % (extent * blocks)
+        return type(count) is int and count >= 0
+    except (AttributeError, ValueError):
         return False
+
+
+def _are_known(sendbuf: Any, recvbuf: Any, blocks: int) -> bool:
+    """Tell whether two arrays with one datatype are known, and fit a reduction."""
+    for spec, n in ((recvbuf, 1), (sendbuf, blocks)):
+        if not isinstance(spec, (list, tuple)) or not _is_known(spec, n):
+            return False
+    if recvbuf[-1] is not sendbuf[-1] or len(recvbuf) != len(sendbuf):
+        return False
+    there, here = sendbuf[0].nbytes, recvbuf[0].nbytes
+    if len(recvbuf) == 3:  # noqa: PLR2004
+        blocks, there, here = 1, sendbuf[1], recvbuf[1]
+    return there is not None and there == here * blocks
 
 
 def _parse(spec: Any, blocks: int, init: Callable[..., Any]) -> None:
@@ -278,6 +302,8 @@ def _is_datatype(obj: Any) -> bool:
 
 def _of_each(values: Any, blocks: int) -> array[int]:
     """Return what counts or displacements are for each rank."""
+    if isinstance(values, (list, tuple)):
+        return numbers(values, blocks)
     try:
         return array("q", [operator.index(values)]) * blocks
     except TypeError:

@@ -23,6 +23,7 @@ from allraise import deriving
 from allraise.buffers import (
     counted,
     is_in_place,
+    is_plain,
     receive,
     receive_any,
     receive_each,
@@ -31,7 +32,7 @@ from allraise.buffers import (
     send_any,
     send_each,
 )
-from allraise.kinds import DEFAULT, numbers, one_of_mpi, operation, rank_of
+from allraise.kinds import DEFAULT, OPS, ZERO, numbers, one_of_mpi, operation, rank_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,10 @@ if TYPE_CHECKING:
 
 def Bcast(comm: Any, buf: Any, root: Any = 0) -> None:
     """Look at a broadcast."""
-    (send if comm.rank == rank_of(comm, root) else receive)(buf)
+    if root is not ZERO:
+        root = rank_of(comm, root)
+    if not is_plain(buf):
+        (send if comm.rank == root else receive)(buf)
 
 
 def Gather(comm: Any, sendbuf: Any, recvbuf: Any, root: Any = 0) -> None:
@@ -86,14 +90,14 @@ def _scatter(comm: Any, sendbuf: Any, recvbuf: Any, root: Any, send: Look) -> No
 def Allgather(comm: Any, sendbuf: Any, recvbuf: Any) -> None:
     """Look at a gather to all."""
     receive(recvbuf, comm.size)
-    if not is_in_place(sendbuf):
+    if not is_plain(sendbuf) and not is_in_place(sendbuf):
         send(sendbuf)
 
 
 def Allgatherv(comm: Any, sendbuf: Any, recvbuf: Any) -> None:
     """Look at a gather of different lengths to all."""
     receive_each(recvbuf, comm.size)
-    if not is_in_place(sendbuf):
+    if not is_plain(sendbuf) and not is_in_place(sendbuf):
         send(sendbuf)
 
 
@@ -158,8 +162,11 @@ def Reduce(
     comm: Any, sendbuf: Any, recvbuf: Any, op: Any = DEFAULT, root: Any = 0
 ) -> None:
     """Look at a reduction to one rank."""
-    operation(op)
-    if comm.rank == rank_of(comm, root):
+    if op is not DEFAULT and id(op) not in OPS:
+        operation(op)
+    if root is not ZERO:
+        root = rank_of(comm, root)
+    if comm.rank == root:
         reduction(sendbuf, recvbuf)
     else:
         send(sendbuf)
@@ -167,7 +174,8 @@ def Reduce(
 
 def Allreduce(_comm: Any, sendbuf: Any, recvbuf: Any, op: Any = DEFAULT) -> None:
     """Look at a reduction to all ranks, or to those above."""
-    operation(op)
+    if op is not DEFAULT and id(op) not in OPS:
+        operation(op)
     reduction(sendbuf, recvbuf)
 
 

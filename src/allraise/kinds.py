@@ -14,6 +14,12 @@ from typing import Any, Final
 # In place of an argument that was not given: what mpi4py has there is right.
 DEFAULT: Final[Any] = object()
 
+# CPython has one 0. To compare with it needs no call to learn how many ranks there are.
+ZERO: Final = 0
+
+#: MPI's own operations that were looked at, by ``id``: a look that takes no call
+OPS: Final[dict[int, Any]] = {}
+
 
 @functools.cache  # an import statement costs 0.4 us, this 0.05
 def mpi() -> Any:
@@ -49,12 +55,15 @@ def one_of_mpi(value: Any, kind: str, name: str) -> None:
 
 
 def operation(op: Any) -> None:
-    """Refuse what does not reduce."""
-    if op is not DEFAULT:
-        one_of_mpi(op, "Op", "op")
-        if not op:
-            message = "op is MPI.OP_NULL"
-            raise ValueError(message)
+    """Refuse what does not reduce; note what is not to be looked at again."""
+    if op is DEFAULT or id(op) in OPS:
+        return
+    one_of_mpi(op, "Op", "op")
+    if not op:
+        message = "op is MPI.OP_NULL"
+        raise ValueError(message)
+    if op.is_predefined:
+        OPS[id(op)] = op
 
 
 def c_integer(value: Any, name: str) -> int:
