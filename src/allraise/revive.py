@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 # What a rank is in that is blocked on ``g.comm``, or on a request made there.
 _LANE: Final = frozenset(
     str(Path(__file__).with_name(f"{name}.py"))
-    for name in ("interruptible", "messaging", "objects", "pending", "ulfm", "waits")
+    for name in (
+        "interruptible",
+        "messaging",
+        "methods",
+        "objects",
+        "pending",
+        "ulfm",
+        "waits",
+    )
 )
 
 
