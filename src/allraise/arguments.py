@@ -11,7 +11,7 @@ import operator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.agreement import enter, leave, prepare_nested
-from allraise.parts import is_a, put_on_top
+from allraise.parts import is_a, is_of_mpi, put_on_top
 from allraise.registry import is_not_started, known_private, resolve_comm
 from allraise.settings import read_settings
 from allraise.verdict import EVERYWHERE
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 
 _INFINITE: Final = float("inf")
+
+# MPICH says which limit was met, not what has used them up. Two lines: it is read in a
+# traceback.
+_NONE_LEFT: Final = (
+    "allraise: the first guard on a communicator takes two duplicates of it. Regions that\n"
+    "fail use communicators up: see 'Thousands of failed regions' in docs/sharp-bits.md"
+)
 
 # CPython has one 0, and False is another object.
 _ROOT: Final = 0
@@ -174,7 +181,12 @@ def private_of(comm: MPI.Intracomm) -> Private:
     # may be too late to load anything.
     from allraise import closing, creation  # noqa: F401 to load it
 
-    return creation.private_of(comm)
+    try:
+        return creation.private_of(comm)
+    except Exception as error:
+        if is_of_mpi(error) and "too many communicators" in str(error).lower():
+            error.add_note(_NONE_LEFT)
+        raise
 
 
 def _private_of(comm: MPI.Intracomm) -> Private:

@@ -198,6 +198,14 @@ def test_a_guard_in_a_handler_of_the_exit_where_a_revoke_wakes(way):
     assert run(3, "interrupt_exit.py", "all", **way).stdout.count("handled") == 3
 
 
+def test_a_guard_says_what_has_used_up_the_communicators():
+    code = "from mpi4py import MPI; print(MPI.Get_library_version())"
+    if not mpirun.run(1, ["-c", code]).stdout.startswith("MPICH"):
+        pytest.skip("needs an MPI that has few")
+    ended = run(2, "interrupt_exhausted.py")
+    assert ended.stdout.count("Regions that\nfail use communicators up") == 2
+
+
 @pytest.mark.skipif(
     not IS_COMPILED,
     reason="a guard in Python can be thrown out before its first line, see sharp-bits",
