@@ -195,13 +195,20 @@ def test_a_timer_that_comes_again_and_again_costs_nothing(handled):
 
 
 def test_the_handler_behind_nested_blocks_is_known():
-    before = signal.getsignal(signal.SIGINT)
-    assert handler_of(signal.SIGINT) is before
-    with signals_held_back(), signals_held_back():
-        assert signal.getsignal(signal.SIGINT) is not before
-        assert handler_of(signal.SIGINT) is before
-    assert handler_of(signal.SIGINT) is before
-    assert handler_of(signal.SIGUSR2) == signal.getsignal(signal.SIGUSR2)
+    def handler(*_):
+        pass
+
+    number = signal.SIGUSR1  # not SIGINT, which a job in the background may ignore
+    before = signal.signal(number, handler)
+    try:
+        assert handler_of(number) is handler
+        with signals_held_back(), signals_held_back():
+            assert signal.getsignal(number) is not handler
+            assert handler_of(number) is handler
+        assert handler_of(number) is handler
+        assert handler_of(signal.SIGUSR2) == signal.getsignal(signal.SIGUSR2)
+    finally:
+        signal.signal(number, before)
 
 
 def is_interrupting(number):
