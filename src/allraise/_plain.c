@@ -1,13 +1,16 @@
 /* The way of a block in which nobody fails, compiled; see plain.py.
 
-   Owns `Side` and `Block`: what `agreement.enter`, the first lines of
-   `agreement.leave` and `verdict.succeeds` do, for the block of a guard, where
-   nothing is special about the region. Where anything is, nothing was changed, and
-   the guard's methods in Python do all of it:
+   Owns `Side` and `Block`: what `arguments.checked_before`, `agreement.enter`, the
+   first lines of `agreement.leave` and `verdict.succeeds` do, for the block of a guard,
+   where nothing is special about the region. Where anything is, nothing was changed,
+   and the guard's methods in Python do all of it:
 
+       __init__    a communicator that is known         | else self._init(...)
        __enter__   open the region                      | else self._enter()
        (user)
        __exit__    Allreduce, all well: close it        | else self._exit(...)
+
+   And `agree_plainly`, which is the three in one.
 
    Why compiled. The Python of it takes as long as the Allreduce, and with several
    ranks on a core four times as long, for each finds its memory in no cache. And
@@ -25,11 +28,12 @@
 
 /* Raised with each change that plain.py must know of: an editable install may hold a
    module of another day. */
-#define REVISION 2
+#define REVISION 3
 
 /* Of the vector that is reduced; `verdict` says what its numbers are. */
 enum { LENGTH = 8, SEVERITY = 0, PLACE = 2, DIGEST = 3, MINUS_DIGEST = 4 };
 #define PLACE_BITS 33
+#define EVERYWHERE (1LL << (PLACE_BITS - 1))
 #define COUNT_BITS 40
 #define PENDING (-1)
 
@@ -42,21 +46,25 @@ enum { SIDE, REGION, DEPTH, NUMBER, AROUND, OUTER, CELL, N_OPENED };
 #define ENDLESS 1000000
 #define MAX_TRIES 100
 
-static PyObject *OPEN;   /* thread -> list of its innermost open region, or None */
-static PyObject *HASHES; /* region -> number */
-static PyObject *s_enter, *s_exit, *s_test;
+static PyObject *OPEN;    /* thread -> list of its innermost open region, or None */
+static PyObject *HASHES;  /* region -> number */
+static PyObject *KNOWN;   /* handle of a communicator -> this rank's side */
+static PyObject *RUNNING; /* the type Intracomm and COMM_WORLD, once one is known */
+static PyObject *DEFAULT; /* the timeout where none is given, once it was read */
+static PyObject *s_init, *s_enter, *s_exit, *s_test, *s_handle;
+static PyObject *s_comm, *s_step, *s_root, *s_everywhere, *s_timeout;
 
 typedef struct {
     PyObject_HEAD
     PyObject *innermost, *settled, *comm, *reduce, *mine, *total, *tried;
-    long long n_within;
+    long long n_within, size;
     unsigned long thread;
     char is_plain, closed, is_reduced, is_waiting;
 } Side;
 
 typedef struct {
     PyObject_HEAD
-    PyObject *entered, *private, *step, *place, *timeout;
+    PyObject *entered, *private, *step, *place, *timeout, *comm;
 } Block;
 
 static PyTypeObject Side_Type, Block_Type;
@@ -127,6 +135,7 @@ static PyMemberDef Side_members[] = {
     OBJECT(Side, total, "total"),
     OBJECT(Side, tried, "tried"),
     {"n_within", T_LONGLONG, offsetof(Side, n_within), 0, NULL},
+    {"size", T_LONGLONG, offsetof(Side, size), 0, NULL},
     {"thread", T_ULONG, offsetof(Side, thread), 0, NULL},
     BOOL(Side, is_plain),
     BOOL(Side, closed),
@@ -148,50 +157,180 @@ static PyTypeObject Side_Type = {
     .tp_members = Side_members,
 };
 
+/* ---- Arguments ---- */
+
+/* What a guard is given; NULL where it is not. */
+typedef struct {
+    PyObject *comm, *step, *root, *everywhere, *timeout;
+} Given;
+
+/* Return this rank's side, borrowed, if the arguments are plain and known to be right;
+   else NULL with no error set. A communicator that is known was checked before. */
+static Side *
+checked_before(const Given *given, long long *place)
+{
+    PyObject *comm = OR_NONE(given->comm), *everywhere = given->everywhere;
+    PyObject *handle, *found;
+    long long root = 0;
+
+    if (!IS_NONE(given->timeout) || PyList_GET_SIZE(DEFAULT) != 1
+        || PyList_GET_ITEM(DEFAULT, 0) != Py_None || PyList_GET_SIZE(RUNNING) != 2
+        || (given->step != NULL && !PyUnicode_CheckExact(given->step))
+        || (everywhere != NULL && !PyBool_Check(everywhere))
+        || (given->root != NULL && !PyLong_CheckExact(given->root))) {
+        return NULL;
+    }
+    if (comm == Py_None) {
+        comm = PyList_GET_ITEM(RUNNING, 1);
+    }
+    if (!PyObject_TypeCheck(comm, (PyTypeObject *)PyList_GET_ITEM(RUNNING, 0))) {
+        return NULL;
+    }
+    handle = PyObject_GetAttr(comm, s_handle);
+    found = handle ? PyDict_GetItemWithError(KNOWN, handle) : NULL;
+    Py_XDECREF(handle);
+    if (given->root != NULL) {
+        root = PyLong_AsLongLong(given->root);
+    }
+    PyErr_Clear();
+    if (found == NULL || !PyObject_TypeCheck(found, &Side_Type) || root < 0
+        || root >= ((Side *)found)->size) {
+        return NULL;
+    }
+    *place = everywhere == Py_True ? root + EVERYWHERE : root;
+    return (Side *)found;
+}
+
+/* Read the arguments of a guard. Returns 0 where Python is to say what is wrong. */
+static int
+read_given(PyObject *args, PyObject *kwargs, Given *given)
+{
+    PyObject *name, *value;
+    Py_ssize_t n_args = PyTuple_GET_SIZE(args), at = 0;
+
+    *given = (Given){NULL, NULL, NULL, NULL, NULL};
+    if (n_args > 2) {
+        return 0;
+    }
+    given->comm = n_args > 0 ? PyTuple_GET_ITEM(args, 0) : NULL;
+    given->step = n_args > 1 ? PyTuple_GET_ITEM(args, 1) : NULL;
+    while (kwargs != NULL && PyDict_Next(kwargs, &at, &name, &value)) {
+        /* Names in a program's text are interned, so the same object. */
+        PyObject **place = name == s_comm         ? &given->comm
+                           : name == s_step       ? &given->step
+                           : name == s_root       ? &given->root
+                           : name == s_everywhere ? &given->everywhere
+                           : name == s_timeout    ? &given->timeout
+                                                  : NULL;
+        if (place == NULL || *place != NULL) {
+            return 0;
+        }
+        *place = value;
+    }
+    return 1;
+}
+
 /* ---- Block ---- */
+
+static int
+Block_init(Block *self, PyObject *args, PyObject *kwargs)
+{
+    Given given;
+    Side *side;
+    PyObject *packed, *method, *result;
+    long long place;
+
+    if (read_given(args, kwargs, &given)
+        && (side = checked_before(&given, &place)) != NULL
+        && (packed = PyLong_FromLongLong(place)) != NULL) {
+        Py_XSETREF(self->entered, Py_NewRef(Py_None));
+        Py_XSETREF(self->timeout, Py_NewRef(Py_None));
+        Py_XSETREF(self->private, Py_NewRef((PyObject *)side));
+        Py_XSETREF(self->place, packed);
+        Py_XSETREF(self->comm, Py_NewRef(OR_NONE(given.comm)));
+        Py_XSETREF(self->step,
+                   given.step ? Py_NewRef(given.step) : PyUnicode_FromString(""));
+        return 0;
+    }
+    method = PyObject_GetAttr((PyObject *)self, s_init);
+    result = method ? PyObject_Call(method, args, kwargs) : NULL;
+    Py_XDECREF(method);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+/* Return a region that can be opened as nothing is special; NULL where something is,
+   or with an error set. */
+static PyObject *
+plain_region(Side *side, PyObject *step)
+{
+    PyObject *cell, *around, *outer, *depth, *number, *opened;
+
+    if (side->closed || !side->is_plain || !IS_NONE(side->settled)
+        || (cell = cell_here()) == NULL) {
+        return NULL;
+    }
+    around = PyList_GET_ITEM(cell, 0);
+    outer = OR_NONE(side->innermost);
+    if ((around != Py_None
+         && !(is_opened(around) && PyTuple_GET_ITEM(around, SIDE) == (PyObject *)side))
+        || (outer != Py_None && !is_opened(outer))) {
+        return NULL;
+    }
+    depth = PyLong_FromLong(
+        outer == Py_None ? 1 : PyLong_AsLong(PyTuple_GET_ITEM(outer, DEPTH)) + 1);
+    number = PyLong_FromLongLong(side->n_within + 1);
+    opened = depth && number
+                 ? PyTuple_Pack(N_OPENED, side, step, depth, number, around, outer, cell)
+                 : NULL;
+    Py_XDECREF(depth);
+    Py_XDECREF(number);
+    return opened;
+}
+
+/* Open a region, whose reference it takes. What is replaced is in the region, so
+   alive: nothing fails here, and nothing else runs. */
+static void
+open_region(Side *side, PyObject *opened)
+{
+    PyObject *cell = PyTuple_GET_ITEM(opened, CELL), *old = PyList_GET_ITEM(cell, 0);
+    Py_XSETREF(side->innermost, Py_NewRef(opened));
+    PyList_SET_ITEM(cell, 0, opened);
+    Py_DECREF(old);
+    side->n_within = 0;
+    side->thread = PyThread_get_thread_ident();
+}
+
+/* Close the innermost region. */
+static void
+close_region(Side *side, PyObject *opened)
+{
+    PyObject *cell = PyTuple_GET_ITEM(opened, CELL), *old = PyList_GET_ITEM(cell, 0);
+    side->n_within = PyLong_AsLongLong(PyTuple_GET_ITEM(opened, NUMBER));
+    PyList_SET_ITEM(cell, 0, Py_NewRef(PyTuple_GET_ITEM(opened, AROUND)));
+    Py_XSETREF(side->innermost, Py_NewRef(PyTuple_GET_ITEM(opened, OUTER)));
+    Py_DECREF(old);
+}
 
 /* Open the region if nothing is special. Returns 1 if it is open, 0 if not, -1 with
    an error set. */
 static int
 open_plain(Block *self)
 {
-    PyObject *cell, *around, *outer, *depth, *number, *opened, *entered, *old;
-    Side *side = (Side *)self->private;
+    PyObject *opened, *entered;
 
     if (!IS_NONE(self->timeout) || IS_NONE(self->private)
-        || !PyObject_TypeCheck(self->private, &Side_Type) || side->closed
-        || !side->is_plain || !IS_NONE(side->settled) || (cell = cell_here()) == NULL) {
+        || !PyObject_TypeCheck(self->private, &Side_Type)) {
         return 0;
     }
-    around = PyList_GET_ITEM(cell, 0);
-    outer = OR_NONE(side->innermost);
-    if ((around != Py_None
-         && !(is_opened(around) && PyTuple_GET_ITEM(around, SIDE) == self->private))
-        || (outer != Py_None && !is_opened(outer))) {
-        return 0;
-    }
-    depth = PyLong_FromLong(
-        outer == Py_None ? 1 : PyLong_AsLong(PyTuple_GET_ITEM(outer, DEPTH)) + 1);
-    number = PyLong_FromLongLong(side->n_within + 1);
-    opened = depth && number
-                 ? PyTuple_Pack(N_OPENED, side, OR_NONE(self->step), depth, number,
-                                around, outer, cell)
-                 : NULL;
-    Py_XDECREF(depth);
-    Py_XDECREF(number);
+    opened = plain_region((Side *)self->private, OR_NONE(self->step));
     entered = opened ? PyTuple_Pack(2, opened, OR_NONE(self->entered)) : NULL;
     if (entered == NULL) {
         Py_XDECREF(opened);
-        return -1;
+        return PyErr_Occurred() ? -1 : 0;
     }
-    /* From here nothing fails. What is replaced is in the tuples, so alive. */
     Py_XSETREF(self->entered, entered);
-    Py_XSETREF(side->innermost, Py_NewRef(opened));
-    old = around;
-    PyList_SET_ITEM(cell, 0, opened);
-    Py_DECREF(old);
-    side->n_within = 0;
-    side->thread = PyThread_get_thread_ident();
+    open_region((Side *)self->private, opened);
     return 1;
 }
 
@@ -270,7 +409,7 @@ succeeds(Side *side, PyObject *opened, long long place)
 static int
 close_plain(Block *self)
 {
-    PyObject *entered = self->entered, *opened, *cell, *old;
+    PyObject *entered = self->entered, *opened;
     Side *side;
     long long place = PyLong_AsLongLong(OR_NONE(self->place));
 
@@ -287,10 +426,9 @@ close_plain(Block *self)
         return 0;
     }
     side = (Side *)PyTuple_GET_ITEM(opened, SIDE);
-    cell = PyTuple_GET_ITEM(opened, CELL);
     if (!PyObject_TypeCheck((PyObject *)side, &Side_Type) || !side->is_plain
         || !IS_NONE(side->settled) || side->innermost != opened
-        || PyList_GET_ITEM(cell, 0) != opened) {
+        || PyList_GET_ITEM(PyTuple_GET_ITEM(opened, CELL), 0) != opened) {
         return 0;
     }
     Py_INCREF(entered); /* and with it all that it holds: others run in between */
@@ -298,11 +436,7 @@ close_plain(Block *self)
         Py_DECREF(entered);
         return 0;
     }
-    Py_XSETREF(side->innermost, Py_NewRef(PyTuple_GET_ITEM(opened, OUTER)));
-    side->n_within = PyLong_AsLongLong(PyTuple_GET_ITEM(opened, NUMBER));
-    old = PyList_GET_ITEM(cell, 0);
-    PyList_SET_ITEM(cell, 0, Py_NewRef(PyTuple_GET_ITEM(opened, AROUND)));
-    Py_DECREF(old);
+    close_region(side, opened);
     Py_XSETREF(self->entered, Py_NewRef(PyTuple_GET_ITEM(entered, 1)));
     Py_DECREF(entered);
     return 1;
@@ -319,21 +453,46 @@ give_room(int calls)
     }
 }
 
-/* Call `_exit`, again where a signal's handler has raised before that began: what it
+/* What Python does at the end of a region: `_exit` of a block, or `agreement.leave`. */
+typedef struct {
+    Block *block;
+    PyObject *entered;
+    PyObject *leave, *opened, *place; /* without a block */
+} Ending;
+
+static PyObject *
+end_region(const Ending *ending, PyObject *type, PyObject *exc, PyObject *traceback)
+{
+    if (ending->block != NULL) {
+        return PyObject_CallMethodObjArgs((PyObject *)ending->block, s_exit, type, exc,
+                                          traceback, NULL);
+    }
+    return PyObject_CallFunctionObjArgs(ending->leave, ending->opened, exc,
+                                        ending->place, NULL);
+}
+
+static int
+has_begun(const Ending *ending)
+{
+    if (ending->block != NULL) {
+        return ending->block->entered != ending->entered || ending->entered == Py_None;
+    }
+    return ((Side *)PyTuple_GET_ITEM(ending->opened, SIDE))->innermost
+           != ending->opened;
+}
+
+/* End a region, again where a signal's handler has raised before that began: what it
    raised is the rank's failure then. */
 static PyObject *
-exit_slowly(Block *self, PyObject *type, PyObject *exc, PyObject *traceback)
+end_slowly(const Ending *ending, PyObject *type, PyObject *exc, PyObject *traceback)
 {
-    PyObject *entered = Py_NewRef(OR_NONE(self->entered)), *result;
-    PyObject *new_type = NULL, *new_exc = NULL, *new_traceback = NULL;
+    PyObject *new_type = NULL, *new_exc = NULL, *new_traceback = NULL, *result;
 
     for (int n = 0;; n++) {
         give_room(ROOM);
-        result = PyObject_CallMethodObjArgs((PyObject *)self, s_exit, type, exc,
-                                            traceback, NULL);
+        result = end_region(ending, type, exc, traceback);
         give_room(-ROOM);
-        if (result != NULL || self->entered != entered || entered == Py_None
-            || n >= MAX_TRIES) {
+        if (result != NULL || has_begun(ending) || n >= MAX_TRIES) {
             break;
         }
         Py_CLEAR(new_type);
@@ -351,7 +510,6 @@ exit_slowly(Block *self, PyObject *type, PyObject *exc, PyObject *traceback)
     Py_XDECREF(new_type);
     Py_XDECREF(new_exc);
     Py_XDECREF(new_traceback);
-    Py_DECREF(entered);
     return result;
 }
 
@@ -366,11 +524,14 @@ Block_exit(Block *self, PyObject *const *args, Py_ssize_t n_args)
     if (args[1] == Py_None && close_plain(self)) {
         Py_RETURN_NONE;
     }
-    return exit_slowly(self, args[0], args[1], args[2]);
+    Ending ending = {.block = self, .entered = Py_NewRef(OR_NONE(self->entered))};
+    PyObject *result = end_slowly(&ending, args[0], args[1], args[2]);
+    Py_DECREF(ending.entered);
+    return result;
 }
 
 #define BLOCK_OBJECTS(VISIT) \
-    VISIT(entered) VISIT(private) VISIT(step) VISIT(place) VISIT(timeout)
+    VISIT(entered) VISIT(private) VISIT(step) VISIT(place) VISIT(timeout) VISIT(comm)
 
 static int
 Block_traverse(Block *self, visitproc visit, void *arg)
@@ -404,6 +565,7 @@ static PyMemberDef Block_members[] = {
     OBJECT(Block, step, "_step"),
     OBJECT(Block, place, "_place"),
     OBJECT(Block, timeout, "_timeout"),
+    OBJECT(Block, comm, "_comm"),
     {NULL, 0, 0, 0, NULL},
 };
 
@@ -422,12 +584,51 @@ static PyTypeObject Block_Type = {
     .tp_basicsize = sizeof(Block),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
     .tp_new = PyType_GenericNew,
+    .tp_init = (initproc)Block_init,
     .tp_traverse = (traverseproc)Block_traverse,
     .tp_clear = (inquiry)Block_clear,
     .tp_dealloc = (destructor)Block_dealloc,
     .tp_members = Block_members,
     .tp_methods = Block_methods,
 };
+
+/* ---- Without a block ---- */
+
+PyDoc_STRVAR(agree_plainly_doc,
+             "Open a region and close it, agreed. Collective over comm.");
+
+static PyObject *
+agree_plainly(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
+{
+    Side *side;
+    PyObject *opened, *result;
+    Ending ending;
+    long long place;
+
+    if (n_args != 6) {
+        PyErr_SetString(PyExc_TypeError,
+                        "agree_plainly takes a function and five arguments");
+        return NULL;
+    }
+    Given given = {args[1], args[2], args[3], args[4], args[5]};
+    side = checked_before(&given, &place);
+    opened = side ? plain_region(side, given.step) : NULL;
+    if (opened == NULL) {
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_NotImplemented);
+    }
+    open_region(side, Py_NewRef(opened));
+    if (IS_NONE(side->comm) || succeeds(side, opened, place)) {
+        close_region(side, opened);
+        Py_DECREF(opened);
+        Py_RETURN_NONE;
+    }
+    ending = (Ending){.leave = args[0], .opened = opened};
+    ending.place = PyLong_FromLongLong(place);
+    result = ending.place ? end_slowly(&ending, Py_None, Py_None, Py_None) : NULL;
+    Py_XDECREF(ending.place);
+    Py_DECREF(opened);
+    return result;
+}
 
 /* ---- Gates ---- */
 
@@ -465,6 +666,8 @@ begin_gate(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args
 }
 
 static PyMethodDef functions[] = {
+    {"agree_plainly", (PyCFunction)(void (*)(void))agree_plainly, METH_FASTCALL,
+     agree_plainly_doc},
     {"begin_gate", (PyCFunction)(void (*)(void))begin_gate, METH_FASTCALL,
      begin_gate_doc},
     {NULL, NULL, 0, NULL},
@@ -482,16 +685,35 @@ PyMODINIT_FUNC
 PyInit__plain(void)
 {
     PyObject *made = PyModule_Create(&module);
+    struct {
+        PyObject **place;
+        const char *name;
+    } names[] = {{&s_init, "_init"},       {&s_enter, "_enter"},
+                 {&s_exit, "_exit"},       {&s_test, "Test"},
+                 {&s_handle, "handle"},    {&s_comm, "comm"},
+                 {&s_step, "step"},        {&s_root, "root"},
+                 {&s_timeout, "timeout"},  {&s_everywhere, "everywhere"}};
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        *names[i].place = PyUnicode_InternFromString(names[i].name);
+        if (*names[i].place == NULL) {
+            Py_CLEAR(made);
+        }
+    }
     OPEN = PyDict_New();
     HASHES = PyDict_New();
-    s_enter = PyUnicode_InternFromString("_enter");
-    s_exit = PyUnicode_InternFromString("_exit");
-    s_test = PyUnicode_InternFromString("Test");
-    if (made == NULL || OPEN == NULL || HASHES == NULL || s_enter == NULL
-        || s_exit == NULL || s_test == NULL || PyModule_AddType(made, &Side_Type) < 0
+    KNOWN = PyDict_New();
+    RUNNING = PyList_New(0);
+    DEFAULT = PyList_New(0);
+    if (made == NULL || OPEN == NULL || HASHES == NULL || KNOWN == NULL
+        || RUNNING == NULL || DEFAULT == NULL
+        || PyModule_AddType(made, &Side_Type) < 0
         || PyModule_AddType(made, &Block_Type) < 0
         || PyModule_AddObjectRef(made, "OPEN", OPEN) < 0
         || PyModule_AddObjectRef(made, "HASHES", HASHES) < 0
+        || PyModule_AddObjectRef(made, "KNOWN", KNOWN) < 0
+        || PyModule_AddObjectRef(made, "RUNNING", RUNNING) < 0
+        || PyModule_AddObjectRef(made, "DEFAULT", DEFAULT) < 0
         || PyModule_AddIntMacro(made, REVISION) < 0
         || PyModule_AddIntMacro(made, LENGTH) < 0
         || PyModule_AddIntMacro(made, N_LOOKS) < 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.agreement import enter, leave, prepare_nested
 from allraise.parts import is_a, is_of_mpi, put_on_top
+from allraise.plain import DEFAULT
 from allraise.registry import is_not_started, known_private, resolve_comm
 from allraise.settings import read_settings
 from allraise.verdict import EVERYWHERE
@@ -33,6 +34,7 @@ _NONE_LEFT: Final = (
 
 # CPython has one 0, and False is another object.
 _ROOT: Final = 0
+_NO_DEADLINE: Final = [None]
 
 
 class Arguments(NamedTuple):
@@ -45,18 +47,12 @@ class Arguments(NamedTuple):
     timeout: float | None
 
 
-# ALLRAISE_TIMEOUT, read once: at the first guard, which no communicator is known
-# before, so that no guard comes past `check_arguments` until it is read.
-_default_timeout: float | None = None
-_has_default = False
-
-
 def _timeout_or_default(timeout: object) -> float | None:
-    global _default_timeout, _has_default  # noqa: PLW0603 one a process
-    if not _has_default:
-        _default_timeout = read_settings().timeout
-        _has_default = True
-    return _default_timeout if timeout is None else _checked_timeout(timeout)
+    # ALLRAISE_TIMEOUT, read once: at the first guard, which no communicator is known
+    # before, so that no guard comes past `check_arguments` until it is read.
+    if not DEFAULT:
+        DEFAULT.append(read_settings().timeout)
+    return DEFAULT[0] if timeout is None else _checked_timeout(timeout)
 
 
 def _checked_root(root: object, size: int | None, name: str) -> int:
@@ -109,7 +105,7 @@ def checked_before(
         and everywhere is False
         and type(step) is str
         and (
-            _default_timeout is None
+            DEFAULT == _NO_DEADLINE
             if timeout is None
             else (type(timeout) is float or type(timeout) is int)
             and 0 < timeout < _INFINITE

@@ -17,7 +17,7 @@ from allraise.errors import PeerFailure
 from allraise.exceptions import CheckpointException
 from allraise.nesting import is_open
 from allraise.parts import is_a, put_on_top
-from allraise.plain import IS_COMPILED, Block
+from allraise.plain import IS_COMPILED, Block, Signature, agree_plainly
 from allraise.registry import resolve_comm
 from allraise.verdict import place_of
 
@@ -151,8 +151,9 @@ class guard(Block):  # noqa: N801 reads as the block it is
 
     if not TYPE_CHECKING and IS_COMPILED:
         # The block's own come first then, and these where more is to be done.
-        _enter, _exit = __enter__, __exit__
-        del __enter__, __exit__
+        _init, _enter, _exit = __init__, __enter__, __exit__
+        del __init__, __enter__, __exit__
+        __signature__ = Signature(_init)
 
     @property
     def comm(self) -> MPI.Intracomm:
@@ -271,6 +272,10 @@ def collect(
 
     Success costs one ``Allreduce`` of 8 int64 (64 bytes).
     """
+    if exc is None:
+        outcome = agree_plainly(leave, comm, step, root, everywhere, timeout)
+        if outcome is not NotImplemented:
+            return _told(outcome)
     entered: Any = None
     close: Callable[..., BaseException | None] = leave
     place = 0
@@ -301,6 +306,11 @@ def collect(
             raise
         # A signal's handler has raised as the call began.
         outcome = close(entered, put_on_top(error, exc), place)
+    return _told(outcome)
+
+
+def _told(outcome: BaseException | None) -> CheckpointException | None:
+    """Return the failure of all ranks, and raise what is this rank's alone."""
     if outcome is None or is_a(outcome, CheckpointException):
         return outcome
     raise outcome

@@ -6,8 +6,8 @@ by `agreement`. Twice there is one of each:
 
     here      plain classes; a guard does all in Python
     _plain    the same ones, compiled from _plain.c where there was a compiler at
-              install: a `Block` enters and exits by itself, as long as nothing is
-              special, and calls `guard` where something is
+              install: a `Block` is made, enters and exits by itself, as long as
+              nothing is special, and calls `guard` where something is
 
 The compiled ones take a third of the time, and leave a signal's handler no place between the
 block and its agreement. `ALLRAISE_PURE=1` does without. Not collective.
@@ -33,6 +33,16 @@ if TYPE_CHECKING:
 # times as long. A thread that gets the number of one that has ended finds an empty
 # cell, for what that one opened, it closed.
 OPEN: dict[int, Cell] = {}
+
+# This rank's side on each communicator that is known, by the handle of the user's; see
+# `registry`.
+KNOWN: dict[int, Private] = {}
+
+# While one is: the type of communicators, and COMM_WORLD.
+RUNNING: list[Any] = []
+
+# The timeout where none is given, once that was looked up; see `arguments`.
+DEFAULT: list[float | None] = []
 
 # The number of each step seen. A dict and not `functools.lru_cache`, whose call takes
 # longer than all of this.
@@ -62,6 +72,7 @@ class Side:
         "n_within",
         "reduce",
         "settled",
+        "size",
         "thread",
         "total",
         "tried",
@@ -71,13 +82,50 @@ class Side:
 class Block:
     """What a plain block touches of a guard, which tells what each is."""
 
-    __slots__ = ("_entered", "_place", "_private", "_step", "_timeout")
+    __slots__ = ("_comm", "_entered", "_place", "_private", "_step", "_timeout")
 
+    _comm: MPI.Intracomm | None
     _entered: tuple[Any, Any] | None
     _place: int
     _private: Private | None
     _step: str
     _timeout: float | None
+
+
+class Signature:
+    """The signature of a class whose ``__init__`` is a block's, to be inspected."""
+
+    __slots__ = ("_written",)
+
+    def __init__(self, written: Callable[..., None]) -> None:
+        self._written = written  # what is called where anything is special
+
+    def __get__(self, instance: object, owner: type) -> object:
+        if instance is not None or owner.__init__ is not Block.__init__:  # type: ignore[misc]
+            raise AttributeError(name="__signature__", obj=owner)
+        import inspect  # here: it takes a tenth of the import of allraise
+
+        found = inspect.signature(self._written)
+        return found.replace(
+            parameters=list(found.parameters.values())[1:],
+            return_annotation=inspect.Signature.empty,
+        )
+
+
+def agree_plainly(*_arguments: object) -> Any:
+    """Open a region and close it, agreed, if nothing about it is special.
+
+    Collective over comm.
+
+    Args:
+        _arguments: `agreement.leave`, for what goes wrong; comm, step, root,
+            everywhere and timeout, as a user has given them.
+
+    Returns:
+        What `agreement.leave` returned, or None as it would; ``NotImplemented`` if
+        nothing was done, so always where nothing is compiled.
+    """
+    return NotImplemented
 
 
 # Looks before others are given the core: with a core for each rank, all have come
@@ -110,7 +158,7 @@ def begin_gate(start: Callable[[], MPI.Request], watched: list[MPI.Request]) -> 
 
 
 # Of the compiled part. In an editable install it may be of another day.
-REVISION: Final = 2
+REVISION: Final = 3
 
 IS_COMPILED = False
 
@@ -119,7 +167,8 @@ if not TYPE_CHECKING and not is_pure():
         from allraise import _plain
 
         if getattr(_plain, "REVISION", 0) == REVISION:
-            OPEN, HASHES = _plain.OPEN, _plain.HASHES
+            OPEN, HASHES, KNOWN = _plain.OPEN, _plain.HASHES, _plain.KNOWN
+            RUNNING, DEFAULT = _plain.RUNNING, _plain.DEFAULT
             Block, Side = _plain.Block, _plain.Side
-            begin_gate = _plain.begin_gate
+            agree_plainly, begin_gate = _plain.agree_plainly, _plain.begin_gate
             IS_COMPILED = True

@@ -121,7 +121,6 @@ class Private(Side):
         "over",
         "rank",
         "sent",
-        "size",
         "skips",
         "spooled",
         "wakes",

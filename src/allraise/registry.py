@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from allraise.plain import KNOWN, RUNNING
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -74,20 +76,18 @@ def is_not_started() -> bool:
 
 
 _keyval: int | None = None
-_running: Any = None  # the module mpi4py.MPI, once a communicator was used
 
-# An index of the attribute, by the handle of the user's communicator: MPI takes
-# a quarter of a microsecond to look an attribute up, twice what all else at the
+# `KNOWN` is an index of the attribute, by the handle of the user's communicator: MPI
+# takes a quarter of a microsecond to look an attribute up, twice what all else at the
 # entry of a guard takes. The delete callback keeps it true.
-_by_handle: dict[int, Private] = {}
 
 
 def register(comm: MPI.Intracomm, private: Private) -> None:
     """Keep this rank's side on the user's communicator. Not collective."""
-    global _keyval, _running  # noqa: PLW0603 one a process, made when MPI runs
+    global _keyval  # noqa: PLW0603 one a process, made when MPI runs
     from mpi4py import MPI
 
-    _running = MPI
+    RUNNING[:] = MPI.Intracomm, MPI.COMM_WORLD  # noqa: TID251 to be found, not used
     if _keyval is None:
         # No copy callback: a duplicate of the user's communicator gets a
         # private one of its own.
@@ -98,7 +98,7 @@ def register(comm: MPI.Intracomm, private: Private) -> None:
         MPI.COMM_SELF.Set_attr(at_end, None)
     private.handle = comm.handle
     comm.Set_attr(_keyval, private)
-    _by_handle[private.handle] = private
+    KNOWN[private.handle] = private
 
 
 def forget(private: Private) -> None:
@@ -108,13 +108,13 @@ def forget(private: Private) -> None:
     MPICH delivers stale messages of a freed communicator on the next one.
     """
     private.closed = True
-    if _by_handle.get(private.handle) is private:
-        del _by_handle[private.handle]
+    if KNOWN.get(private.handle) is private:
+        del KNOWN[private.handle]
 
 
 def registered() -> list[Private]:
     """Return this rank's side on every communicator known. Not collective."""
-    return list(_by_handle.values())
+    return list(KNOWN.values())
 
 
 def _finalized(_comm: object, _keyval: int, _value: object) -> None:
@@ -147,10 +147,11 @@ def known_private(comm: object) -> Private | None:
     Not collective. Takes whatever a user may pass: what is no intracommunicator
     that has been used before is not known.
     """
-    if _running is None:
+    if not RUNNING:
         return None
+    intracomm, world = RUNNING
     if comm is None:
-        comm = _running.COMM_WORLD
-    if isinstance(comm, _running.Intracomm):
-        return _by_handle.get(comm.handle)
+        comm = world
+    if isinstance(comm, intracomm):
+        return KNOWN.get(comm.handle)
     return None
