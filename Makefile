@@ -26,7 +26,7 @@ MPIRUN := $(RUN) tests/mpirun.py
 .PHONY: demo test unit pure ranks launch matrix docker-test cluster-test slurm-test tested lint bench clean
 
 # The stamp is remade when the dependencies change, or what is compiled.
-$(VENV)/.installed: pyproject.toml hatch_build.py src/allraise/_plain.c
+$(VENV)/.installed: pyproject.toml hatch_build.py $(wildcard src/allraise/_*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade "pip>=25.1"
 	$(RUN) -m pip install --quiet --group dev --editable ".[$(MPI)]"

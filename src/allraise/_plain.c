@@ -20,15 +20,14 @@
 
    One GIL: a build of Python without one gets none of this (see hatch_build.py). */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_direct.h"
 #include <stddef.h>
 #include <string.h>
 #include <structmember.h>
 
 /* Raised with each change that plain.py must know of: an editable install may hold a
    module of another day. */
-#define REVISION 3
+#define REVISION 4
 
 /* Of the vector that is reduced; `verdict` says what its numbers are. */
 enum { LENGTH = 8, SEVERITY = 0, PLACE = 2, DIGEST = 3, MINUS_DIGEST = 4 };
@@ -354,40 +353,52 @@ succeeds(Side *side, PyObject *opened, long long place)
     long long depth = PyLong_AsLongLong(PyTuple_GET_ITEM(opened, DEPTH));
     long long number = PyLong_AsLongLong(PyTuple_GET_ITEM(opened, NUMBER));
     long long digest, *mine, *total;
-    Py_buffer sent, received;
-    PyObject *reduce, *result;
-    int is_success;
+    Py_buffer sent = {0}, received = {0};
+    PyObject *reduce = side->reduce;
+    int is_success, is_direct = 0, code;
 
     if (hash == NULL) { /* of a step that is new; Python computes it */
         PyErr_Clear();
         return 0;
     }
     digest = PyLong_AsLongLong(hash) + (depth << COUNT_BITS) + number;
-    if (PyErr_Occurred() || PyObject_GetBuffer(side->mine, &sent, PyBUF_WRITABLE) < 0) {
+    if (PyErr_Occurred()) {
         PyErr_Clear();
         return 0;
     }
-    if (PyObject_GetBuffer(side->total, &received, PyBUF_WRITABLE) < 0) {
-        PyErr_Clear();
-        PyBuffer_Release(&sent);
-        return 0;
+    if (reduce != NULL && Py_IS_TYPE(reduce, &Reduction_Type)) {
+        is_direct = reduction_vectors(reduce, side->mine, side->total, &mine, &total);
     }
-    mine = sent.buf;
-    total = received.buf;
+    if (!is_direct) {
+        if (PyObject_GetBuffer(side->mine, &sent, PyBUF_WRITABLE) < 0
+            || PyObject_GetBuffer(side->total, &received, PyBUF_WRITABLE) < 0) {
+            PyErr_Clear();
+            PyBuffer_Release(&sent);
+            return 0;
+        }
+        mine = sent.buf;
+        total = received.buf;
+    }
     mine[PLACE] = place - (depth << PLACE_BITS);
     mine[DIGEST] = digest;
     mine[MINUS_DIGEST] = -digest;
     total[SEVERITY] = PENDING;
-    reduce = Py_NewRef(side->reduce);
+    Py_INCREF(reduce);
     side->is_waiting = 1; /* for other threads: no frame of Python shows it */
-    result = PyObject_CallNoArgs(reduce);
+    if (is_direct) {
+        code = reduction_run(reduce);
+    }
+    else {
+        PyObject *result = PyObject_CallNoArgs(reduce);
+        code = result == NULL ? -1 : 0;
+        Py_XDECREF(result);
+    }
     side->is_waiting = 0;
-    Py_DECREF(reduce);
-    is_success = result != NULL && memcmp(mine, total, LENGTH * sizeof(long long)) == 0;
+    is_success = code == 0 && memcmp(mine, total, LENGTH * sizeof(long long)) == 0;
     if (!is_success) {
         side->is_reduced = total[SEVERITY] != PENDING;
     }
-    if (result == NULL) {
+    if (code < 0) {
         PyObject *type, *error, *traceback;
         PyErr_Fetch(&type, &error, &traceback);
         PyErr_NormalizeException(&type, &error, &traceback);
@@ -398,9 +409,9 @@ succeeds(Side *side, PyObject *opened, long long place)
         Py_XDECREF(type);
         Py_XDECREF(traceback);
     }
-    Py_XDECREF(result);
     PyBuffer_Release(&sent);
     PyBuffer_Release(&received);
+    Py_DECREF(reduce);
     return is_success;
 }
 
@@ -641,14 +652,22 @@ PyDoc_STRVAR(begin_gate_doc, "Start a gate, note it, and look whether it has ope
 static PyObject *
 begin_gate(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
 {
-    PyObject *request;
+    PyObject *request = NULL, *found;
     int is_open = 0;
 
     if (n_args != 2 || !PyList_Check(args[1])) {
         PyErr_SetString(PyExc_TypeError, "begin_gate takes a function and a list");
         return NULL;
     }
-    request = PyObject_CallNoArgs(args[0]);
+    if (Py_IS_TYPE(args[0], &Barrier_Type)) {
+        is_open = barrier_begin(args[0], N_LOOKS, &request);
+        if (is_open > 0) {
+            Py_RETURN_TRUE;
+        }
+    }
+    else {
+        request = PyObject_CallNoArgs(args[0]);
+    }
     if (request == NULL) {
         return NULL;
     }
@@ -656,8 +675,8 @@ begin_gate(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args
         Py_DECREF(request);
         return NULL;
     }
-    for (int n = 0; n < N_LOOKS && !is_open; n++) {
-        PyObject *found = PyObject_CallMethodNoArgs(request, s_test);
+    for (int n = 0; n < N_LOOKS && !is_open && !Py_IS_TYPE(args[0], &Barrier_Type); n++) {
+        found = PyObject_CallMethodNoArgs(request, s_test);
         is_open = found == NULL ? -1 : found == Py_True;
         Py_XDECREF(found);
     }
@@ -709,6 +728,8 @@ PyInit__plain(void)
         || RUNNING == NULL || DEFAULT == NULL
         || PyModule_AddType(made, &Side_Type) < 0
         || PyModule_AddType(made, &Block_Type) < 0
+        || PyModule_AddType(made, &Reduction_Type) < 0
+        || PyModule_AddType(made, &Barrier_Type) < 0
         || PyModule_AddObjectRef(made, "OPEN", OPEN) < 0
         || PyModule_AddObjectRef(made, "HASHES", HASHES) < 0
         || PyModule_AddObjectRef(made, "KNOWN", KNOWN) < 0

@@ -29,6 +29,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from allraise import operations, pending
+from allraise.direct import barrier
 from allraise.gates import Gates
 from allraise.lane import agreed_ident
 from allraise.messaging import Messaging
@@ -36,6 +37,8 @@ from allraise.methods import method_of
 from allraise.signals import signals_held_back
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mpi4py import MPI
 
     from allraise.channel import Channel
@@ -69,6 +72,7 @@ def _wrap(comm: Any, channel: Any, gates: Gates) -> Any:
     mine._gates = gates  # noqa: SLF001
     mine._generation = channel.generation  # noqa: SLF001
     mine.plain = comm
+    mine._start = barrier(comm)  # noqa: SLF001
     return mine
 
 
@@ -124,6 +128,7 @@ class Interruptible:
     _gates: Gates
     _generation: int
     _mpi: Any
+    _start: Callable[[], MPI.Request]
     plain: Any  # mpi4py's communicator of the same handle
     _hidden: Any = None
     sizes: Any = None  # see objects
@@ -143,7 +148,7 @@ class Interruptible:
         channel = self._channel
         if self._generation != channel.generation:
             raise channel.stale(operation)
-        start = self.plain.Ibarrier if start is None else start
+        start = self._start if start is None else start
         return channel.pass_gate(start, self._gates, operation)  # type: ignore[no-any-return]
 
     def knows_failure(self) -> bool:

@@ -157,8 +157,12 @@ def begin_gate(start: Callable[[], MPI.Request], watched: list[MPI.Request]) -> 
     return False
 
 
+# Calls of MPI's own functions, see `direct`; there only where they are compiled.
+Reduction: Any = None
+Barrier: Any = None
+
 # Of the compiled part. In an editable install it may be of another day.
-REVISION: Final = 3
+REVISION: Final = 4
 
 IS_COMPILED = False
 
@@ -171,4 +175,5 @@ if not TYPE_CHECKING and not is_pure():
             RUNNING, DEFAULT = _plain.RUNNING, _plain.DEFAULT
             Block, Side = _plain.Block, _plain.Side
             agree_plainly, begin_gate = _plain.agree_plainly, _plain.begin_gate
+            Reduction, Barrier = _plain.Reduction, _plain.Barrier
             IS_COMPILED = True

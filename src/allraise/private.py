@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from _thread import get_ident  # `threading` takes a millisecond to load
 from array import array
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from allraise.direct import reduction
 from allraise.plain import Side
 
 if TYPE_CHECKING:
@@ -170,13 +170,10 @@ class Private(Side):
 
         Args:
             comm: The private duplicate.
-            datatype: Of a number. mpi4py takes 0.3 us more to find it itself.
+            datatype: Of a number.
         """
-        vectors: list[Any] = [self.mine, self.total]
-        if datatype is not None:
-            vectors = [(vector, VECTOR_LENGTH, datatype) for vector in vectors]
         self.comm = comm
-        self.reduce = partial(comm.Allreduce, *vectors, self.op)
+        self.reduce = reduction(comm, self.mine, self.total, datatype, self.op)
 
     def opened(self) -> list[Opened]:
         """Return the open regions here, outermost first. Not collective."""

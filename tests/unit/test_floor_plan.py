@@ -19,7 +19,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (0, "damage paths"),
         (0, "record ranks settings signals values census watchdog completions"),
         (0, "gates standing operations pending alone plain storing kinds quiet asking"),
-        (0, "polling"),
+        (0, "polling direct"),
         (0, "frames bundle lane neighbours buffers deriving"),
         (0, "parts own calls"),
         (0, "moving"),

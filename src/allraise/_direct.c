@@ -1,0 +1,271 @@
+/* MPI's own functions, called without mpi4py in between; see direct.py.
+
+   Owns `Reduction`, an Allreduce of two arrays that are always the same, and `Barrier`,
+   an Ibarrier that most often needs no request of mpi4py's. mpi4py looks at each
+   argument of each call anew, which takes as long as the Allreduce of two ranks.
+
+   No header of an MPI is needed, and none is used: the functions come as addresses,
+   from the library that mpi4py runs on, and the handles as numbers. Those are `int` in
+   some MPIs and pointers in others; in a register one is passed like the other, on the
+   processors below. The communicator's is read from mpi4py's object at each call, for
+   that object may have been freed. */
+
+#include "_direct.h"
+#include <stdint.h>
+#include <string.h>
+
+/* What is known of how arguments are passed; elsewhere mpi4py is called. */
+#if defined(__LP64__) && (defined(__x86_64__) || defined(__aarch64__)) \
+    && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define IS_KNOWN 1
+#else
+#define IS_KNOWN 0
+#endif
+
+typedef uintptr_t Handle;
+typedef int (*Allreduce)(const void *, void *, int, Handle, Handle, Handle);
+typedef int (*Ibarrier)(Handle, Handle *);
+typedef int (*Test)(Handle *, int *, void *);
+
+/* More than any MPI's status takes; MPI_STATUS_IGNORE is another value in each. */
+#define STATUS_BYTES 256
+
+/* mpi4py's communicator, and where in it the handle is. */
+typedef struct {
+    PyObject *object;
+    const void *handle;
+    Py_ssize_t width;
+} Comm;
+
+typedef struct {
+    PyObject_HEAD
+    Comm comm;
+    PyObject *error; /* mpi4py's exception, called with a code */
+    Allreduce call;
+    Handle datatype, op;
+    Py_buffer mine, total;
+} Reduction;
+
+typedef struct {
+    PyObject_HEAD
+    Comm comm;
+    PyObject *error, *adopt; /* makes mpi4py's request of a handle */
+    Ibarrier start;
+    Test test;
+} Barrier;
+
+static Handle
+handle_of(const Comm *comm)
+{
+    Handle whole = 0;
+    memcpy(&whole, comm->handle, (size_t)comm->width);
+    return whole;
+}
+
+/* Take what is given of a communicator. Returns 0, or -1 with an error set. */
+static int
+read_comm(Comm *comm, PyObject *object, PyObject *address, Py_ssize_t width)
+{
+    void *handle = PyLong_AsVoidPtr(address);
+    if (handle == NULL || !IS_KNOWN
+        || (width != sizeof(int) && width != sizeof(void *))) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_ValueError, "handles of a kind that is not known");
+        }
+        return -1;
+    }
+    *comm = (Comm){Py_NewRef(object), handle, width};
+    return 0;
+}
+
+static int
+raise_code(PyObject *error, int code)
+{
+    PyObject *made = PyObject_CallFunction(error, "i", code);
+    if (made != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(made), made);
+        Py_DECREF(made);
+    }
+    return -1;
+}
+
+/* ---- Reduction ---- */
+
+PyDoc_STRVAR(reduction_doc, "An Allreduce of two arrays that are always the same.");
+
+static PyObject *
+Reduction_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+{
+    PyObject *call, *object, *address, *datatype, *op, *error, *mine, *total;
+    Py_ssize_t width;
+    Reduction *self;
+
+    if (!PyArg_ParseTuple(args, "O!OO!nO!O!OOO:Reduction", &PyLong_Type, &call, &object,
+                          &PyLong_Type, &address, &width, &PyLong_Type, &datatype,
+                          &PyLong_Type, &op, &mine, &total, &error)
+        || (self = (Reduction *)type->tp_alloc(type, 0)) == NULL) {
+        return NULL;
+    }
+    self->error = Py_NewRef(error);
+    self->call = (Allreduce)(uintptr_t)PyLong_AsVoidPtr(call);
+    self->datatype = (Handle)PyLong_AsUnsignedLongLongMask(datatype);
+    self->op = (Handle)PyLong_AsUnsignedLongLongMask(op);
+    if (PyErr_Occurred() || self->call == NULL
+        || read_comm(&self->comm, object, address, width) < 0
+        || PyObject_GetBuffer(mine, &self->mine, PyBUF_WRITABLE) < 0
+        || PyObject_GetBuffer(total, &self->total, PyBUF_WRITABLE) < 0
+        || self->mine.len != self->total.len) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_ValueError, "no function, or two different lengths");
+        }
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void
+Reduction_dealloc(Reduction *self)
+{
+    PyBuffer_Release(&self->mine);
+    PyBuffer_Release(&self->total);
+    Py_XDECREF(self->comm.object);
+    Py_XDECREF(self->error);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+int
+reduction_run(PyObject *reduction)
+{
+    Reduction *self = (Reduction *)reduction;
+    int n = (int)(self->mine.len / (Py_ssize_t)sizeof(long long)), code;
+
+    Py_INCREF(self); /* whatever other threads do meanwhile */
+    Py_BEGIN_ALLOW_THREADS
+    code = self->call(self->mine.buf, self->total.buf, n, self->datatype, self->op,
+                      handle_of(&self->comm));
+    Py_END_ALLOW_THREADS
+    if (code != 0) {
+        raise_code(self->error, code);
+    }
+    Py_DECREF(self);
+    return code == 0 ? 0 : -1;
+}
+
+int
+reduction_vectors(PyObject *reduction, PyObject *mine, PyObject *total,
+                  long long **mine_at, long long **total_at)
+{
+    Reduction *self = (Reduction *)reduction;
+    *mine_at = self->mine.buf;
+    *total_at = self->total.buf;
+    return self->mine.obj == mine && self->total.obj == total;
+}
+
+static PyObject *
+Reduction_call(PyObject *self, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    if (reduction_run(self) < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyTypeObject Reduction_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "allraise._plain.Reduction",
+    .tp_doc = reduction_doc,
+    .tp_basicsize = sizeof(Reduction),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = Reduction_new,
+    .tp_dealloc = (destructor)Reduction_dealloc,
+    .tp_call = Reduction_call,
+};
+
+/* ---- Barrier ---- */
+
+PyDoc_STRVAR(barrier_doc, "An Ibarrier, of which mpi4py need not know when it is over.");
+
+static PyObject *
+Barrier_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+{
+    PyObject *start, *test, *object, *address, *adopt, *error;
+    Py_ssize_t width;
+    Barrier *self;
+
+    if (!PyArg_ParseTuple(args, "O!O!OO!nOO:Barrier", &PyLong_Type, &start,
+                          &PyLong_Type, &test, &object, &PyLong_Type, &address, &width,
+                          &adopt, &error)
+        || (self = (Barrier *)type->tp_alloc(type, 0)) == NULL) {
+        return NULL;
+    }
+    self->error = Py_NewRef(error);
+    self->adopt = Py_NewRef(adopt);
+    self->start = (Ibarrier)(uintptr_t)PyLong_AsVoidPtr(start);
+    self->test = (Test)(uintptr_t)PyLong_AsVoidPtr(test);
+    if (PyErr_Occurred() || self->start == NULL || self->test == NULL
+        || read_comm(&self->comm, object, address, width) < 0) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_ValueError, "no functions");
+        }
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void
+Barrier_dealloc(Barrier *self)
+{
+    Py_XDECREF(self->comm.object);
+    Py_XDECREF(self->error);
+    Py_XDECREF(self->adopt);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+int
+barrier_begin(PyObject *barrier, int n_looks, PyObject **request)
+{
+    Barrier *self = (Barrier *)barrier;
+    Handle handle = 0;
+    int code, is_open = 0;
+    _Alignas(16) char status[STATUS_BYTES];
+
+    Py_INCREF(self);
+    Py_BEGIN_ALLOW_THREADS
+    code = self->start(handle_of(&self->comm), &handle);
+    for (int n = 0; n < n_looks && code == 0 && !is_open; n++) {
+        code = self->test(&handle, &is_open, status);
+    }
+    Py_END_ALLOW_THREADS
+    if (code != 0) {
+        is_open = raise_code(self->error, code);
+    }
+    else if (!is_open) {
+        /* A handle that is an int is one with a sign. */
+        long long number = self->comm.width == sizeof(int) ? (long long)(int)handle
+                                                           : (long long)handle;
+        *request = PyObject_CallFunction(self->adopt, "L", number);
+        is_open = *request == NULL ? -1 : 0;
+    }
+    Py_DECREF(self);
+    return code == 0 && is_open > 0 ? 1 : is_open;
+}
+
+static PyObject *
+Barrier_call(PyObject *self, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    PyObject *request = NULL;
+    return barrier_begin(self, 0, &request) < 0 ? NULL : request;
+}
+
+PyTypeObject Barrier_Type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "allraise._plain.Barrier",
+    .tp_doc = barrier_doc,
+    .tp_basicsize = sizeof(Barrier),
+    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_new = Barrier_new,
+    .tp_dealloc = (destructor)Barrier_dealloc,
+    .tp_call = Barrier_call,
+};

@@ -1,0 +1,133 @@
+"""MPI's own functions, called without mpi4py in between.
+
+Owns how they are found: in the library that mpi4py runs on, by name. What calls them is
+compiled (see `plain`), knows no MPI's header, and takes handles as numbers.
+::
+
+    mpi4py.MPI -> its library -> address of MPI_Allreduce -> `Reduction`
+                                 tried on COMM_SELF; where anything is not as it should
+                                 be, mpi4py's own method serves
+
+Why: mpi4py looks at each argument of each call, which for 64 bytes and two ranks takes
+as long as MPI does. Not collective.
+"""
+
+from __future__ import annotations
+
+import functools
+from array import array
+from typing import TYPE_CHECKING, Any, Final
+
+from allraise.plain import IS_COMPILED, Barrier, Reduction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mpi4py import MPI
+
+_NAMES: Final = ("MPI_Allreduce", "MPI_Ibarrier", "MPI_Test")
+
+
+def reduction(
+    comm: Any, mine: array[int], total: array[int], datatype: Any, op: Any
+) -> Callable[[], object]:
+    """Return what reduces one array to another.
+
+    Not collective. Calling it is collective over comm.
+
+    Args:
+        comm: The communicator; freed, it is an error to reduce on it.
+        mine: What this rank gives, of int64. Not to change its length.
+        total: Where the result goes, as long.
+        datatype: MPI's name of a number; None to have it found.
+        op: The reduction.
+    """
+    if datatype is not None and _is_plain(comm) and _functions():
+        return _reduction(comm, mine, total, datatype, op)
+    vectors: list[Any] = [mine, total]
+    if datatype is not None:  # mpi4py takes 0.3 us more to find it itself
+        vectors = [(vector, len(vector), datatype) for vector in vectors]
+    return functools.partial(comm.Allreduce, *vectors, op)
+
+
+def barrier(comm: Any) -> Callable[[], MPI.Request]:
+    """Return what starts a barrier, for `plain.begin_gate`.
+
+    Not collective. Calling it is collective over comm.
+    """
+    if not (_is_plain(comm) and (functions := _functions())):
+        return comm.Ibarrier  # type: ignore[no-any-return]
+    from mpi4py import MPI
+
+    _, start, test = functions
+    adopt = MPI.Request.fromhandle
+    return Barrier(start, test, comm, *_place_of(comm), adopt, MPI.Exception)  # type: ignore[no-any-return]
+
+
+def _reduction(
+    comm: Any, mine: array[int], total: array[int], datatype: Any, op: Any
+) -> Callable[[], object]:
+    from mpi4py import MPI
+
+    handles = datatype.handle, op.handle
+    place = _place_of(comm)
+    call = _addresses()[0]
+    return Reduction(call, comm, *place, *handles, mine, total, MPI.Exception)  # type: ignore[no-any-return]
+
+
+def _place_of(comm: Any) -> tuple[int, int]:
+    """Return where in mpi4py's object the handle is, and of how many bytes."""
+    from mpi4py import MPI
+
+    return MPI._addressof(comm), MPI._sizeof(comm)  # noqa: SLF001 - documented
+
+
+def _is_plain(comm: object) -> bool:
+    """Tell whether this is mpi4py's communicator, with mpi4py's methods."""
+    if not IS_COMPILED:
+        return False
+    from mpi4py import MPI
+
+    kind = type(comm)
+    return (
+        isinstance(comm, MPI.Comm)
+        and kind.Allreduce is MPI.Comm.Allreduce
+        and kind.Ibarrier is MPI.Comm.Ibarrier
+    )
+
+
+@functools.cache
+def _addresses() -> tuple[int, ...]:
+    import ctypes
+
+    from mpi4py import MPI
+
+    def address(library: ctypes.CDLL, name: str) -> int:
+        return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+
+    # As the linker does for mpi4py: what was loaded for all comes first, a profiler say.
+    for path in (None, MPI.__file__):
+        try:
+            library = ctypes.CDLL(path)
+            return tuple(address(library, name) for name in _NAMES)
+        except (OSError, AttributeError):
+            continue
+    return ()
+
+
+@functools.cache
+def _functions() -> tuple[int, ...]:
+    """Return the addresses of `_NAMES`, or nothing where they are of no use."""
+    from mpi4py import MPI
+
+    found = _addresses()
+    if not all(found) or not found:
+        return ()
+    # Tried, on this rank alone: whoever has built this MPI, a number comes through.
+    number = 1 << 62
+    mine, total = array("q", [number]), array("q", [0])
+    try:
+        _reduction(MPI.COMM_SELF, mine, total, MPI.INT64_T, MPI.MAX)()
+    except Exception:
+        return ()
+    return found if total[0] == number else ()
