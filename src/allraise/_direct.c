@@ -242,10 +242,10 @@ barrier_begin(PyObject *barrier, int n_looks, PyObject **request)
         is_open = raise_code(self->error, code);
     }
     else if (!is_open) {
-        /* A handle that is an int is one with a sign. */
-        long long number = self->comm.width == sizeof(int) ? (long long)(int)handle
-                                                           : (long long)handle;
-        *request = PyObject_CallFunction(self->adopt, "L", number);
+        /* mpi4py takes an int, with its sign, as the pointer that C makes of it. */
+        Handle number = self->comm.width == sizeof(int) ? (Handle)(intptr_t)(int)handle
+                                                        : handle;
+        *request = PyObject_CallFunction(self->adopt, "K", (unsigned long long)number);
         is_open = *request == NULL ? -1 : 0;
     }
     Py_DECREF(self);
