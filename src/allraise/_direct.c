@@ -13,6 +13,7 @@
 #include "_direct.h"
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 /* What is known of how arguments are passed; elsewhere mpi4py is called. */
 #if defined(__LP64__) && (defined(__x86_64__) || defined(__aarch64__)) \
@@ -223,8 +224,26 @@ Barrier_dealloc(Barrier *self)
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
+/* Return mpi4py's request of a handle. It takes an int, with its sign, as the pointer
+   that C makes of it. */
+static PyObject *
+adopted(Barrier *self, Handle handle)
+{
+    Handle number = self->comm.width == sizeof(int) ? (Handle)(intptr_t)(int)handle
+                                                    : handle;
+    return PyObject_CallFunction(self->adopt, "K", (unsigned long long)number);
+}
+
+static long long
+nanoseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
 int
-barrier_begin(PyObject *barrier, int n_looks, PyObject **request)
+barrier_begin(PyObject *barrier, long long look_ns, PyObject **request)
 {
     Barrier *self = (Barrier *)barrier;
     Handle handle = 0;
@@ -234,29 +253,37 @@ barrier_begin(PyObject *barrier, int n_looks, PyObject **request)
     Py_INCREF(self);
     Py_BEGIN_ALLOW_THREADS
     code = self->start(handle_of(&self->comm), &handle);
-    for (int n = 0; n < n_looks && code == 0 && !is_open; n++) {
+    for (long long end = 0, now = 0; code == 0 && !is_open && now <= end;) {
         code = self->test(&handle, &is_open, status);
+        now = nanoseconds();
+        end = end ? end : now + look_ns;
     }
     Py_END_ALLOW_THREADS
     if (code != 0) {
-        is_open = raise_code(self->error, code);
+        raise_code(self->error, code);
     }
     else if (!is_open) {
-        /* mpi4py takes an int, with its sign, as the pointer that C makes of it. */
-        Handle number = self->comm.width == sizeof(int) ? (Handle)(intptr_t)(int)handle
-                                                        : handle;
-        *request = PyObject_CallFunction(self->adopt, "K", (unsigned long long)number);
-        is_open = *request == NULL ? -1 : 0;
+        *request = adopted(self, handle);
     }
     Py_DECREF(self);
-    return code == 0 && is_open > 0 ? 1 : is_open;
+    return code == 0 && is_open ? 1 : *request == NULL ? -1 : 0;
 }
 
 static PyObject *
 Barrier_call(PyObject *self, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
-    PyObject *request = NULL;
-    return barrier_begin(self, 0, &request) < 0 ? NULL : request;
+    Barrier *barrier = (Barrier *)self;
+    Handle handle = 0;
+    int code;
+
+    Py_BEGIN_ALLOW_THREADS
+    code = barrier->start(handle_of(&barrier->comm), &handle);
+    Py_END_ALLOW_THREADS
+    if (code != 0) {
+        raise_code(barrier->error, code);
+        return NULL;
+    }
+    return adopted(barrier, handle);
 }
 
 PyTypeObject Barrier_Type = {

@@ -16,8 +16,8 @@ int reduction_run(PyObject *reduction);
 int reduction_vectors(PyObject *reduction, PyObject *mine, PyObject *total,
                       long long **mine_at, long long **total_at);
 
-/* Start a `Barrier` and look up to `n_looks` times whether all have come. Returns 1 if
+/* Start a `Barrier` and look for some nanoseconds whether all have come. Returns 1 if
    they have; 0 with the request in `*request` if not yet, or -1 with an error set. */
-int barrier_begin(PyObject *barrier, int n_looks, PyObject **request);
+int barrier_begin(PyObject *barrier, long long look_ns, PyObject **request);
 
 #endif

@@ -18,12 +18,15 @@ import functools
 from array import array
 from typing import TYPE_CHECKING, Any, Final
 
-from allraise.plain import IS_COMPILED, Barrier, Reduction
+from allraise.plain import IS_COMPILED, Barrier, Reduction, Turnstile
+from allraise.polling import be_as_deep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mpi4py import MPI
+
+    from allraise.gates import Gates
 
 _NAMES: Final = ("MPI_Allreduce", "MPI_Ibarrier", "MPI_Test")
 
@@ -64,6 +67,29 @@ def barrier(comm: Any) -> Callable[[], MPI.Request]:
     return Barrier(start, test, comm, *_place_of(comm), adopt, MPI.Exception)  # type: ignore[no-any-return]
 
 
+def turnstile(
+    lane: Any, gates: Gates, comm: Any
+) -> Callable[[Any, str], BaseException | None]:
+    """Return what passes a gate, called with the interruptible communicator.
+
+    Not collective. Calling it, with the operation, is collective over comm: the same
+    as its method ``pass_gate``, which it calls where anything is special.
+
+    Args:
+        lane: Which can tell that.
+        gates: Of the communicator.
+        comm: mpi4py's.
+    """
+    start = barrier(comm)
+    if Turnstile is None or not isinstance(start, Barrier):
+        return _pass_gate
+    return Turnstile(lane, gates, start, be_as_deep)  # type: ignore[no-any-return]
+
+
+def _pass_gate(comm: Any, operation: str) -> BaseException | None:
+    return comm.pass_gate(operation)  # type: ignore[no-any-return]
+
+
 def _reduction(
     comm: Any, mine: array[int], total: array[int], datatype: Any, op: Any
 ) -> Callable[[], object]:
@@ -88,7 +114,7 @@ def _is_plain(comm: object) -> bool:
         return False
     from mpi4py import MPI
 
-    kind = type(comm)
+    kind: Any = type(comm)
     return (
         isinstance(comm, MPI.Comm)
         and kind.Allreduce is MPI.Comm.Allreduce

@@ -24,6 +24,8 @@ from __future__ import annotations
 
 import os
 
+from allraise.plain import GateCount
+
 
 def new_ident() -> int:
     """Return a number to name a communicator with; not collective.
@@ -34,10 +36,10 @@ def new_ident() -> int:
     return int.from_bytes(os.urandom(8), "little") >> 2
 
 
-class Gates:
+class Gates(GateCount):
     """How many gates this process has entered on one communicator."""
 
-    __slots__ = ("entered", "ident")
+    __slots__ = ("ident",)
 
     def __init__(self, ident: int, entered: int = 0) -> None:
         self.ident = ident  # the same on every member, different for every one

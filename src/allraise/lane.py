@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from allraise.gates import Gates, new_ident
+from allraise.plain import LaneState
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -37,7 +38,7 @@ LEAKED: list[object] = []
 N_LOOKS = 2  # at started requests, to drop those that are done, for each new one
 
 
-class Lane:
+class Lane(LaneState):
     """A private communicator's lane; see the module. Collective over `private`.
 
     Args:

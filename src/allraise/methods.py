@@ -11,6 +11,7 @@ from typing import Any
 
 from allraise import objects, operations, pending, trees
 from allraise.calls import LOOKS, look_at_init
+from allraise.plain import Gated
 from allraise.signals import signals_held_back
 
 
@@ -54,7 +55,7 @@ def _gated(base: type, name: str) -> Any:
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         look(self, *args, **kwargs)
-        late = self.pass_gate(name)
+        late = self.gate(self, name)
         if late is None:
             return plain(self, *args, **kwargs)
         try:
@@ -62,6 +63,8 @@ def _gated(base: type, name: str) -> Any:
         finally:
             raise late
 
+    if Gated is not None:  # the same, but no argument is packed and unpacked
+        method = Gated(look, plain, name)
     return _named(name, method, f"{name} behind a gate. Collective.")
 
 

@@ -118,7 +118,7 @@ def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
     first: list[None] = []
     error: BaseException | None = None
     collective, args = comm.plain.Bcast, (((slot, LED_BY + FIRST, mpi().BYTE), root),)
-    late = comm.pass_gate("bcast")
+    late = comm.gate(comm, "bcast")
     try:
         # Noted by what is no call: so no signal's handler comes in between.
         first += starmap(collective, args)

@@ -26,7 +26,7 @@ from allraise.signals import MAX_TRIES, ROOMS, room_on_the_stack, take_room_back
 from allraise.waits import Waits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from mpi4py import MPI
 
@@ -37,7 +37,12 @@ class Passage(Waits):
     """Waiting that knows gates too. Collective over `private`."""
 
     def pass_gate(  # noqa: C901, PLR0912, PLR0915 one piece, as signals may come with each call
-        self, start: Callable[[], MPI.Request], gates: Gates, operation: str
+        self,
+        start: Callable[[], MPI.Request],
+        gates: Gates,
+        operation: str,
+        begun: list[MPI.Request] | None = None,
+        late: BaseException | None = None,
     ) -> BaseException | None:
         """Return when all ranks have entered this gate, or raise.
 
@@ -49,26 +54,35 @@ class Passage(Waits):
                 nowhere before all have entered it.
             gates: of the communicator.
             operation: named in the interruption.
+            begun: the gate, where it was entered already, and nothing was special
+                then; the list is made longer once this is at work.
+            late: what a signal's handler has raised since.
 
         Returns:
             What a signal's handler raised meanwhile, to be raised after the
             collective: the others are in it already.
         """
-        watched: list[MPI.Request] = []
-        late: BaseException | None = None
+        watched: list[MPI.Request] = [] if begun is None else begun
+        listens: Sequence[MPI.Request] = (self.listen,)
         closed: int | None = None
         has_room, n_tries = False, 0
-        gates.entered += 1
+        gates.entered += begun is None
         while True:
             try:
-                if not watched:
+                if watched is begun:
+                    begun = None
+                    watched += listens
+                    if not self._waitany(watched):
+                        return late
+                elif not watched:
                     if self.standing.is_active or self.enclosing:
                         self._look(gates)
                     if self.failed or self.enclosing:
                         by = self._closed_by(gates)
                         if by >= 0:
                             self._give_up([], operation, by)
-                    listens = self._listens() if self.enclosing else (self.listen,)
+                    if self.enclosing:
+                        listens = self._listens()
                     # A rank at the end of its stack is to find that out before the
                     # others count on it.
                     be_as_deep()

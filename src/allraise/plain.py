@@ -92,6 +92,33 @@ class Block:
     _timeout: float | None
 
 
+class LaneState:
+    """What a gate looks at of a lane, which tells what each is."""
+
+    __slots__ = ("enclosing", "failed", "generation", "standing")
+
+    enclosing: tuple[Any, ...]
+    failed: bool
+    generation: int
+    standing: Any
+
+
+class StandingState:
+    """What a gate looks at of where others stand."""
+
+    __slots__ = ("is_active",)
+
+    is_active: bool
+
+
+class GateCount:
+    """How many gates this process has entered on one communicator."""
+
+    __slots__ = ("entered",)
+
+    entered: int
+
+
 class Signature:
     """The signature of a class whose ``__init__`` is a block's, to be inspected."""
 
@@ -157,12 +184,15 @@ def begin_gate(start: Callable[[], MPI.Request], watched: list[MPI.Request]) -> 
     return False
 
 
-# Calls of MPI's own functions, see `direct`; there only where they are compiled.
+# There only where they are compiled: calls of MPI's own functions, see `direct`; and
+# methods, see `methods`.
 Reduction: Any = None
 Barrier: Any = None
+Turnstile: Any = None
+Gated: Any = None
 
 # Of the compiled part. In an editable install it may be of another day.
-REVISION: Final = 4
+REVISION: Final = 6
 
 IS_COMPILED = False
 
@@ -176,4 +206,7 @@ if not TYPE_CHECKING and not is_pure():
             Block, Side = _plain.Block, _plain.Side
             agree_plainly, begin_gate = _plain.agree_plainly, _plain.begin_gate
             Reduction, Barrier = _plain.Reduction, _plain.Barrier
+            LaneState, StandingState = _plain.LaneState, _plain.StandingState
+            GateCount = _plain.GateCount
+            Turnstile, Gated = _plain.Turnstile, _plain.Gated
             IS_COMPILED = True

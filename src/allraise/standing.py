@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from allraise.plain import StandingState
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -94,10 +96,10 @@ def never_open(stands: Mapping[int, Stand]) -> set[Gate]:
 
 
 # Not dataclasses, here and in `gates`: the module takes a tenth of the import.
-class Standing:
+class Standing(StandingState):
     """What a rank knows of where others stand, in one outermost region."""
 
-    __slots__ = ("is_active", "is_over", "met", "met_in", "skips", "stands", "told")
+    __slots__ = ("is_over", "met", "met_in", "skips", "stands", "told")
 
     def __init__(self) -> None:
         self.stands: dict[int, Stand] = {}

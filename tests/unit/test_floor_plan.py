@@ -18,8 +18,9 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
     for floor, names in (
         (0, "damage paths"),
         (0, "record ranks settings signals values census watchdog completions"),
-        (0, "gates standing operations pending alone plain storing kinds quiet asking"),
-        (0, "polling direct"),
+        (0, "operations pending alone plain storing kinds quiet asking"),
+        (0, "gates standing polling"),
+        (0, "direct"),
         (0, "frames bundle lane neighbours buffers deriving"),
         (0, "parts own calls"),
         (0, "moving"),
