@@ -6,7 +6,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-extern PyTypeObject Reduction_Type, Barrier_Type;
+extern PyTypeObject Reduction_Type, Barrier_Type, Look_Type;
 
 /* Reduce `mine` of a `Reduction` to `total`. Returns 0, or -1 with an error set. */
 int reduction_run(PyObject *reduction);
@@ -16,8 +16,8 @@ int reduction_run(PyObject *reduction);
 int reduction_vectors(PyObject *reduction, PyObject *mine, PyObject *total,
                       long long **mine_at, long long **total_at);
 
-/* Start a `Barrier` and look for some nanoseconds whether all have come. Returns 1 if
-   they have; 0 with the request in `*request` if not yet, or -1 with an error set. */
-int barrier_begin(PyObject *barrier, long long look_ns, PyObject **request);
+/* Start a `Barrier` and look for some time whether all have come. Returns 1 if they
+   have; 0 with the request in `*request` if not yet, or -1 with an error set. */
+int barrier_begin(PyObject *barrier, PyObject **request);
 
 #endif

@@ -27,7 +27,7 @@
 
 /* Raised with each change that plain.py must know of: an editable install may hold a
    module of another day. */
-#define REVISION 6
+#define REVISION 7
 
 /* Of the vector that is reduced; `verdict` says what its numbers are. */
 enum { LENGTH = 8, SEVERITY = 0, PLACE = 2, DIGEST = 3, MINUS_DIGEST = 4 };
@@ -644,11 +644,9 @@ agree_plainly(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_a
 
 /* ---- Gates ---- */
 
-/* Looks before others are given the core, as in `polling`: with a core for each rank,
-   all have come within that time. Without mpi4py in between, by the clock: a look takes
-   a tenth of a microsecond in one MPI, half of one in another. */
+/* Looks before others are given the core: with a core for each rank, all have come
+   within that time. As in `polling`. */
 #define N_LOOKS 8
-#define LOOK_NS 3000
 
 PyDoc_STRVAR(begin_gate_doc, "Start a gate, note it, and look whether it has opened.");
 
@@ -663,7 +661,7 @@ begin_gate(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args
         return NULL;
     }
     if (Py_IS_TYPE(args[0], &Barrier_Type)) {
-        is_open = barrier_begin(args[0], LOOK_NS, &request);
+        is_open = barrier_begin(args[0], &request);
         if (is_open > 0) {
             Py_RETURN_TRUE;
         }
@@ -850,7 +848,7 @@ Turnstile_call(PyObject *callable, PyObject *const *args, size_t n_given,
     }
     Py_DECREF(deep);
     gates->entered++;
-    is_open = barrier_begin(self->barrier, LOOK_NS, &request);
+    is_open = barrier_begin(self->barrier, &request);
     if (is_open > 0) {
         Py_RETURN_NONE;
     }
@@ -1065,6 +1063,7 @@ PyInit__plain(void)
         || PyModule_AddType(made, &Block_Type) < 0
         || PyModule_AddType(made, &Reduction_Type) < 0
         || PyModule_AddType(made, &Barrier_Type) < 0
+        || PyModule_AddType(made, &Look_Type) < 0
         || PyModule_AddType(made, &LaneState_Type) < 0
         || PyModule_AddType(made, &StandingState_Type) < 0
         || PyModule_AddType(made, &GateCount_Type) < 0

@@ -18,7 +18,7 @@ import functools
 from array import array
 from typing import TYPE_CHECKING, Any, Final
 
-from allraise.plain import IS_COMPILED, Barrier, Reduction, Turnstile
+from allraise.plain import IS_COMPILED, Barrier, Look, Reduction, Turnstile
 from allraise.polling import be_as_deep
 
 if TYPE_CHECKING:
@@ -65,6 +65,25 @@ def barrier(comm: Any) -> Callable[[], MPI.Request]:
     _, start, test = functions
     adopt = MPI.Request.fromhandle
     return Barrier(start, test, comm, *_place_of(comm), adopt, MPI.Exception)  # type: ignore[no-any-return]
+
+
+@functools.cache
+def look() -> Callable[[MPI.Request], bool]:
+    """Return what tells whether a request is done by now, or in some microseconds.
+
+    Not collective, nor is calling it. Done, the request is null.
+    """
+    from mpi4py import MPI
+
+    test: Callable[[MPI.Request], bool] = MPI.Request.Test
+    if not (IS_COMPILED and (functions := _functions())):
+        return test
+    null = MPI.REQUEST_NULL
+    offset = MPI._addressof(null) - id(null)  # noqa: SLF001 - documented
+    try:
+        return Look(functions[2], offset, MPI.Request, MPI.Exception)  # type: ignore[no-any-return]
+    except ValueError:
+        return test
 
 
 def turnstile(

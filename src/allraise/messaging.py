@@ -134,8 +134,7 @@ class Messaging:
         try:
             requests.append(self.plain.Isend(*send))
             channel.wait(receive, operation, status)
-            if not requests[1].Test():  # most often it is on its way by now
-                channel.wait(requests[1], operation)
+            channel.wait(requests[1], operation)
         except BaseException:
             LEAKED.extend(requests)
             raise

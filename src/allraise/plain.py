@@ -188,11 +188,12 @@ def begin_gate(start: Callable[[], MPI.Request], watched: list[MPI.Request]) -> 
 # methods, see `methods`.
 Reduction: Any = None
 Barrier: Any = None
+Look: Any = None
 Turnstile: Any = None
 Gated: Any = None
 
 # Of the compiled part. In an editable install it may be of another day.
-REVISION: Final = 6
+REVISION: Final = 7
 
 IS_COMPILED = False
 
@@ -205,7 +206,7 @@ if not TYPE_CHECKING and not is_pure():
             RUNNING, DEFAULT = _plain.RUNNING, _plain.DEFAULT
             Block, Side = _plain.Block, _plain.Side
             agree_plainly, begin_gate = _plain.agree_plainly, _plain.begin_gate
-            Reduction, Barrier = _plain.Reduction, _plain.Barrier
+            Reduction, Barrier, Look = _plain.Reduction, _plain.Barrier, _plain.Look
             LaneState, StandingState = _plain.LaneState, _plain.StandingState
             GateCount = _plain.GateCount
             Turnstile, Gated = _plain.Turnstile, _plain.Gated

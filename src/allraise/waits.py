@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from allraise.direct import look
 from allraise.gates import Announced, Gates
 from allraise.lane import LEAKED, Lane
 from allraise.polling import way_to
@@ -60,6 +61,7 @@ class Waits(Lane):
         #: looks where this rank stands, at a gate of a channel or elsewhere
         self.look: Callable[[Waits, Gates | None], None] = _never_look
         self._waitany = way_to("Waitany")
+        self._is_done = look()
 
     def read(self) -> None:
         """Take in what `listen` has received, and listen again. Not collective."""
@@ -75,10 +77,12 @@ class Waits(Lane):
         """Wait for an operation of this rank, or raise the interruption."""
         if self.failed or self.enclosing:
             self._give_up_if_failed([request], operation)
-        watched = [request, self.listen]
-        if self.enclosing:
-            watched += [channel.listen for channel in self.enclosing]
         try:
+            if status is None and self._is_done(request):
+                return
+            watched = [request, self.listen]
+            if self.enclosing:
+                watched += [channel.listen for channel in self.enclosing]
             while i := self._waitany(watched, status):
                 self._heard(i - 1)
                 self._give_up_if_failed([], operation)
