@@ -20,7 +20,7 @@ STAT's: merge stacks in a tree, edges labelled with sets of ranks.
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from allraise.damage import WireError, check_ranges, check_types
 from allraise.ranks import RankSet
@@ -37,12 +37,13 @@ from allraise.record import (
     load_plain,
     minimal,
     pack,
+    pack_variant,
     peek,
     unpack,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 # What one merged bundle holds at most. Beyond, a rank keeps its place and its
 # exception's type, and loses its own message and stack.
@@ -81,6 +82,27 @@ class Bundle:
         self._origins: dict[int, tuple[str, int, float]] = {}
         self._n_variants = 0
         self._n_bytes = 0
+
+    @classmethod
+    def later(cls, make: Callable[[], Bundle]) -> Bundle:
+        """Return what is made when it is first looked at.
+
+        Args:
+            make: Makes it; called again if it has raised.
+        """
+        bundle = cls.__new__(cls)
+        bundle._make = make
+        return bundle
+
+    _make: Callable[[], Bundle]
+
+    def __getattr__(self, name: str) -> Any:
+        # Called for what is not there: nothing is, of one that is made later.
+        if "_make" not in self.__dict__:
+            raise AttributeError(name=name, obj=self)
+        self.__dict__ |= self._make().__dict__
+        del self.__dict__["_make"]
+        return getattr(self, name)
 
     @classmethod
     def of(cls, rank: int, record: Record) -> Bundle:
@@ -274,6 +296,7 @@ class Bundle:
             where: Why the exception itself is not there, and who has it.
         """
         summary = Bundle()
+        shapes: dict[tuple[str, str], bytes] = {}
         for shape, (text, _), ranks in self.failures().entries():
             try:
                 kind, name, message = peek(shape, text)
@@ -285,8 +308,11 @@ class Bundle:
             name = name[:MAX_SUMMARY_CHARS]
             if len(summary._shapes) >= MAX_SUMMARY_VARIANTS:
                 name = "(other types)"
-            packed = pack(minimal(name, first, kind, where))
-            summary._add(packed.shape, (packed.variant, ()), ranks.ranges)
+            record = minimal(name, first, kind, where)
+            if (name, kind) not in shapes:
+                shapes[name, kind] = pack(record).shape
+            variant = (pack_variant(record), ())
+            summary._add(shapes[name, kind], variant, ranks.ranges)
         return summary
 
     def encode(self) -> bytes:

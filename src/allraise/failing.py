@@ -18,6 +18,7 @@ from allraise.exceptions import Agreed, CheckpointException
 from allraise.gathering import gather_bundle, spread_bytes
 from allraise.lane import UNKNOWN
 from allraise.mismatch import explain_mismatch, position_of, stand_of
+from allraise.parts import describe
 from allraise.private import step_of
 from allraise.record import FAILURE, INTERRUPTED, dump_plain, load_plain, minimal
 from allraise.spooling import discard_failure
@@ -117,16 +118,31 @@ def _fail(
     if private.rank == root:
         bundle, where = gathered, ""
     else:
-        bundle = Bundle.decode(data)
+        # Most often the root's is the only one that is read. And while many ranks of a
+        # core read theirs, the root waits for its turn.
+        mine = None if verdict.everywhere else own
+        rank = private.rank
+        bundle = Bundle.later(lambda: _known(data, mine, rank))
         where = "" if verdict.everywhere else _where(private, root)
-        if private.rank in own.ranks and not verdict.everywhere:
-            mine = own.only(private.rank)
-            # That it was interrupted is less than what others tell of it.
-            bundle = Bundle.merge((mine.without_interrupted(), bundle, mine))
     private.last = (agreed.token, bundle)
     made = _outcome(step, bundle, verdict.severity, live, agreed)
     made.locate(private.size, where)
     return made
+
+
+def _known(data: bytes, own: Bundle | None, rank: int) -> Bundle:
+    """Return what a rank knows, of what the root has told and of its own."""
+    try:
+        told = Bundle.decode(data)
+        if own is None or rank not in own.ranks:
+            return told
+        mine = own.only(rank)
+        # That it was interrupted is less than what others tell of it.
+        return Bundle.merge((mine.without_interrupted(), told, mine))
+    except Exception as error:  # nobody is to be left without a report for that
+        text = f"what the root told cannot be read: {describe(error)}"
+        told = Bundle.of(rank, minimal("<unknown>", text, reason=text))
+        return told if own is None else Bundle.merge((own, told))
 
 
 def _gather(private: Private, own: Bundle, root: int) -> Bundle:

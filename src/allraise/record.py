@@ -178,15 +178,20 @@ def pack(record: Record) -> Packed:
         (link.type_name, link.frames, link.cause, link.context, link.members)
         for link in record.links
     ]
-    variant = [
-        (link.message, link.lines, link.notes, link.hidden) for link in record.links
-    ]
     return Packed(
         _to_json((WIRE_VERSION, record.kind, shape)),
-        _to_json((variant, record.reasons)),
+        pack_variant(record),
         record.bodies,
         (record.origin.host, record.origin.pid, record.origin.time),
     )
+
+
+def pack_variant(record: Record) -> bytes:
+    """Return the variant of a record as it travels."""
+    variant = [
+        (link.message, link.lines, link.notes, link.hidden) for link in record.links
+    ]
+    return _to_json((variant, record.reasons))
 
 
 @lru_cache(maxsize=64)  # a shape is shared by many ranks; decode it once
