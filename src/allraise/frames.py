@@ -49,7 +49,9 @@ def _source_of(summary: FrameSummary) -> str:
 def frame_from_summary(summary: FrameSummary) -> Frame:
     """Copy one frame of a summary, its source text included."""
     source = _source_of(summary)
-    clipped = any(len(line) >= MAX_SOURCE_CHARS for line in source.split("\n"))
+    clipped = len(source) >= MAX_SOURCE_CHARS and any(
+        len(line) >= MAX_SOURCE_CHARS for line in source.split("\n")
+    )
     return Frame(
         summary.filename,
         summary.lineno,
@@ -84,8 +86,14 @@ def frames_from_summary(summary: StackSummary) -> tuple[Frame, ...]:
     frames: list[Frame] = []
     for item in kept:
         frame = frame_from_summary(item)
-        if frames and frames[-1]._replace(repeat=1) == frame:
-            frames[-1] = frame._replace(repeat=frames[-1].repeat + 1)
+        last = frames[-1] if frames else None
+        # Lines first: to make a frame anew takes as long as all else here.
+        if (
+            last is not None
+            and last.lineno == frame.lineno
+            and last._replace(repeat=1) == frame
+        ):
+            frames[-1] = frame._replace(repeat=last.repeat + 1)
         else:
             frames.append(frame)
     return tuple(frames)
