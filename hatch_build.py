@@ -16,7 +16,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCES = ("src/allraise/_plain.c", "src/allraise/_direct.c")
+SOURCES = tuple(f"src/allraise/_{name}.c" for name in ("plain", "gates", "direct"))
 
 
 class Compile(BuildHookInterface[Any]):
@@ -63,7 +63,11 @@ def compiled(root: Path, folder: Path | None) -> Path:
     from setuptools import Distribution, Extension
     from setuptools.command.build_ext import build_ext
 
-    extension = Extension("allraise._plain", [str(root / s) for s in SOURCES])
+    extension = Extension(
+        "allraise._plain",
+        [str(root / source) for source in SOURCES],
+        extra_compile_args=["-std=c11", "-fvisibility=hidden"],
+    )
     command = build_ext(Distribution({"ext_modules": [extension]}))
     made = folder or tempfile.mkdtemp()
     command.build_lib = str(made)

@@ -10,7 +10,7 @@
    processors below. The communicator's is read from mpi4py's object at each call, for
    that object may have been freed. */
 
-#include "_direct.h"
+#include "_plain.h"
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
@@ -379,7 +379,7 @@ Look_call(PyObject *look, PyObject *args, PyObject *Py_UNUSED(kwargs))
     return PyBool_FromLong(is_done);
 }
 
-PyTypeObject Look_Type = {
+static PyTypeObject Look_Type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "allraise._plain.Look",
     .tp_doc = look_doc,
@@ -389,3 +389,14 @@ PyTypeObject Look_Type = {
     .tp_dealloc = (destructor)Look_dealloc,
     .tp_call = Look_call,
 };
+
+int
+add_direct(PyObject *made)
+{
+    if (PyModule_AddType(made, &Reduction_Type) < 0
+        || PyModule_AddType(made, &Barrier_Type) < 0
+        || PyModule_AddType(made, &Look_Type) < 0) {
+        return -1;
+    }
+    return 0;
+}

@@ -20,10 +20,8 @@
 
    One GIL: a build of Python without one gets none of this (see hatch_build.py). */
 
-#include "_direct.h"
-#include <stddef.h>
+#include "_plain.h"
 #include <string.h>
-#include <structmember.h>
 
 /* Raised with each change that plain.py must know of: an editable install may hold a
    module of another day. */
@@ -39,19 +37,12 @@ enum { LENGTH = 8, SEVERITY = 0, PLACE = 2, DIGEST = 3, MINUS_DIGEST = 4 };
 /* Of a region that is open; `private` says what a tuple of them holds. */
 enum { SIDE, REGION, DEPTH, NUMBER, AROUND, OUTER, CELL, N_OPENED };
 
-/* The block may end at the end of the stack, and `_exit` is in Python: calls enough
-   until `agreement.leave` gives itself room. ENDLESS and MAX_TRIES as in `signals`. */
-#define ROOM 16
-#define ENDLESS 1000000
-#define MAX_TRIES 100
-
 static PyObject *OPEN;    /* thread -> list of its innermost open region, or None */
 static PyObject *HASHES;  /* region -> number */
 static PyObject *KNOWN;   /* handle of a communicator -> this rank's side */
 static PyObject *RUNNING; /* the type Intracomm and COMM_WORLD, once one is known */
 static PyObject *DEFAULT; /* the timeout where none is given, once it was read */
-static PyObject *s_init, *s_enter, *s_exit, *s_test, *s_handle;
-static PyObject *s_gate, *s_pass_gate, *s_wait_at_gate;
+static PyObject *s_init, *s_enter, *s_exit, *s_handle;
 static PyObject *s_comm, *s_step, *s_root, *s_everywhere, *s_timeout;
 
 typedef struct {
@@ -68,9 +59,6 @@ typedef struct {
 } Block;
 
 static PyTypeObject Side_Type, Block_Type;
-
-#define IS_NONE(object) ((object) == NULL || (object) == Py_None)
-#define OR_NONE(object) ((object) == NULL ? Py_None : (object))
 
 static int
 is_opened(PyObject *object)
@@ -122,9 +110,6 @@ Side_dealloc(Side *self)
     Side_clear(self);
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
-
-#define OBJECT(type, name, attribute) {attribute, T_OBJECT, offsetof(type, name), 0, NULL}
-#define BOOL(type, name) {#name, T_BOOL, offsetof(type, name), 0, NULL}
 
 static PyMemberDef Side_members[] = {
     OBJECT(Side, innermost, "innermost"),
@@ -400,15 +385,7 @@ succeeds(Side *side, PyObject *opened, long long place)
         side->is_reduced = total[SEVERITY] != PENDING;
     }
     if (code < 0) {
-        PyObject *type, *error, *traceback;
-        PyErr_Fetch(&type, &error, &traceback);
-        PyErr_NormalizeException(&type, &error, &traceback);
-        if (traceback != NULL) {
-            PyException_SetTraceback(error, traceback);
-        }
-        Py_XSETREF(side->tried, error);
-        Py_XDECREF(type);
-        Py_XDECREF(traceback);
+        Py_XSETREF(side->tried, take_error());
     }
     PyBuffer_Release(&sent);
     PyBuffer_Release(&received);
@@ -454,15 +431,27 @@ close_plain(Block *self)
     return 1;
 }
 
-/* Give room on the stack, or take it back: the difference, for another thread may do
-   the same meanwhile. */
-static void
+void
 give_room(int calls)
 {
     int limit = Py_GetRecursionLimit();
     if (limit < ENDLESS) {
         Py_SetRecursionLimit(limit + calls);
     }
+}
+
+PyObject *
+take_error(void)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback != NULL) {
+        PyException_SetTraceback(error, traceback);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return error;
 }
 
 /* What Python does at the end of a region: `_exit` of a block, or `agreement.leave`. */
@@ -498,8 +487,9 @@ has_begun(const Ending *ending)
 static PyObject *
 end_slowly(const Ending *ending, PyObject *type, PyObject *exc, PyObject *traceback)
 {
-    PyObject *new_type = NULL, *new_exc = NULL, *new_traceback = NULL, *result;
+    PyObject *error = NULL, *result;
 
+    Py_INCREF(traceback);
     for (int n = 0;; n++) {
         give_room(ROOM);
         result = end_region(ending, type, exc, traceback);
@@ -507,21 +497,16 @@ end_slowly(const Ending *ending, PyObject *type, PyObject *exc, PyObject *traceb
         if (result != NULL || has_begun(ending) || n >= MAX_TRIES) {
             break;
         }
-        Py_CLEAR(new_type);
-        Py_CLEAR(new_exc);
-        Py_CLEAR(new_traceback);
-        PyErr_Fetch(&new_type, &new_exc, &new_traceback);
-        PyErr_NormalizeException(&new_type, &new_exc, &new_traceback);
-        if (new_traceback != NULL) {
-            PyException_SetTraceback(new_exc, new_traceback);
+        Py_XSETREF(error, take_error());
+        type = (PyObject *)Py_TYPE(error);
+        exc = error;
+        Py_SETREF(traceback, PyException_GetTraceback(error));
+        if (traceback == NULL) {
+            traceback = Py_NewRef(Py_None);
         }
-        type = new_type;
-        exc = new_exc;
-        traceback = OR_NONE(new_traceback);
     }
-    Py_XDECREF(new_type);
-    Py_XDECREF(new_exc);
-    Py_XDECREF(new_traceback);
+    Py_DECREF(traceback);
+    Py_XDECREF(error);
     return result;
 }
 
@@ -642,384 +627,9 @@ agree_plainly(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_a
     return result;
 }
 
-/* ---- Gates ---- */
-
-/* Looks before others are given the core: with a core for each rank, all have come
-   within that time. As in `polling`. */
-#define N_LOOKS 8
-
-PyDoc_STRVAR(begin_gate_doc, "Start a gate, note it, and look whether it has opened.");
-
-static PyObject *
-begin_gate(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
-{
-    PyObject *request = NULL, *found;
-    int is_open = 0;
-
-    if (n_args != 2 || !PyList_Check(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "begin_gate takes a function and a list");
-        return NULL;
-    }
-    if (Py_IS_TYPE(args[0], &Barrier_Type)) {
-        is_open = barrier_begin(args[0], &request);
-        if (is_open > 0) {
-            Py_RETURN_TRUE;
-        }
-    }
-    else {
-        request = PyObject_CallNoArgs(args[0]);
-    }
-    if (request == NULL) {
-        return NULL;
-    }
-    if (PyList_Append(args[1], request) < 0) {
-        Py_DECREF(request);
-        return NULL;
-    }
-    for (int n = 0; n < N_LOOKS && !is_open && !Py_IS_TYPE(args[0], &Barrier_Type); n++) {
-        found = PyObject_CallMethodNoArgs(request, s_test);
-        is_open = found == NULL ? -1 : found == Py_True;
-        Py_XDECREF(found);
-    }
-    Py_DECREF(request);
-    return is_open < 0 ? NULL : PyBool_FromLong(is_open);
-}
-
-/* What a gate looks at, of a lane, of what is known of others, of a communicator. */
-typedef struct {
-    PyObject_HEAD
-    PyObject *enclosing, *standing;
-    long long generation;
-    char failed;
-} LaneState;
-
-typedef struct {
-    PyObject_HEAD
-    char is_active;
-} StandingState;
-
-typedef struct {
-    PyObject_HEAD
-    long long entered;
-} GateCount;
-
-typedef struct {
-    PyObject_HEAD
-    vectorcallfunc vectorcall;
-    PyObject *lane, *gates, *barrier, *be_as_deep;
-    long long generation;
-} Turnstile;
-
-static int
-LaneState_traverse(LaneState *self, visitproc visit, void *arg)
-{
-    Py_VISIT(self->enclosing);
-    Py_VISIT(self->standing);
-    return 0;
-}
-
-static int
-LaneState_clear(LaneState *self)
-{
-    Py_CLEAR(self->enclosing);
-    Py_CLEAR(self->standing);
-    return 0;
-}
-
-static void
-LaneState_dealloc(LaneState *self)
-{
-    PyObject_GC_UnTrack(self);
-    LaneState_clear(self);
-    Py_TYPE(self)->tp_free((PyObject *)self);
-}
-
-static PyMemberDef LaneState_members[] = {
-    {"enclosing", T_OBJECT_EX, offsetof(LaneState, enclosing), 0, NULL},
-    {"standing", T_OBJECT_EX, offsetof(LaneState, standing), 0, NULL},
-    {"generation", T_LONGLONG, offsetof(LaneState, generation), 0, NULL},
-    BOOL(LaneState, failed),
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyTypeObject LaneState_Type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "allraise._plain.LaneState",
-    .tp_doc = "What a gate looks at of a lane, see allraise.plain.",
-    .tp_basicsize = sizeof(LaneState),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
-    .tp_new = PyType_GenericNew,
-    .tp_traverse = (traverseproc)LaneState_traverse,
-    .tp_clear = (inquiry)LaneState_clear,
-    .tp_dealloc = (destructor)LaneState_dealloc,
-    .tp_members = LaneState_members,
-};
-
-static PyMemberDef StandingState_members[] = {
-    BOOL(StandingState, is_active),
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyTypeObject StandingState_Type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "allraise._plain.StandingState",
-    .tp_doc = "What a gate looks at of where others stand, see allraise.plain.",
-    .tp_basicsize = sizeof(StandingState),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
-    .tp_new = PyType_GenericNew,
-    .tp_members = StandingState_members,
-};
-
-static PyMemberDef GateCount_members[] = {
-    {"entered", T_LONGLONG, offsetof(GateCount, entered), 0, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-static PyTypeObject GateCount_Type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "allraise._plain.GateCount",
-    .tp_doc = "How many gates were entered, see allraise.plain.",
-    .tp_basicsize = sizeof(GateCount),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
-    .tp_new = PyType_GenericNew,
-    .tp_members = GateCount_members,
-};
-
-/* Wait at a gate that is not open yet. Again where a signal's handler has raised
-   before that began: the others count on this rank, so what it raised comes later. */
-static PyObject *
-wait_at_gate(PyObject *comm, PyObject *operation, PyObject *request)
-{
-    PyObject *watched = PyList_New(1), *late = Py_NewRef(Py_None), *result = NULL;
-
-    if (watched != NULL) {
-        PyList_SET_ITEM(watched, 0, Py_NewRef(request));
-        for (int n = 0; n < MAX_TRIES; n++) {
-            PyObject *type, *error, *traceback;
-            give_room(ROOM);
-            result = PyObject_CallMethodObjArgs(comm, s_wait_at_gate, operation, watched,
-                                                late, NULL);
-            give_room(-ROOM);
-            if (result != NULL || PyList_GET_SIZE(watched) != 1) {
-                break;
-            }
-            PyErr_Fetch(&type, &error, &traceback);
-            PyErr_NormalizeException(&type, &error, &traceback);
-            if (traceback != NULL) {
-                PyException_SetTraceback(error, traceback);
-            }
-            Py_SETREF(late, error);
-            Py_XDECREF(type);
-            Py_XDECREF(traceback);
-        }
-        if (result == NULL && !PyErr_Occurred()) {
-            PyErr_SetObject((PyObject *)Py_TYPE(late), late);
-        }
-    }
-    Py_XDECREF(watched);
-    Py_DECREF(late);
-    return result;
-}
-
-static PyObject *
-Turnstile_call(PyObject *callable, PyObject *const *args, size_t n_given,
-               PyObject *names)
-{
-    Turnstile *self = (Turnstile *)callable;
-    LaneState *lane = (LaneState *)self->lane;
-    GateCount *gates = (GateCount *)self->gates;
-    PyObject *request = NULL, *result, *deep;
-    int is_open;
-
-    if (PyVectorcall_NARGS(n_given) != 2 || names != NULL) {
-        PyErr_SetString(PyExc_TypeError, "takes the communicator and the operation");
-        return NULL;
-    }
-    if (lane->generation != self->generation || lane->failed || lane->enclosing == NULL
-        || !PyTuple_CheckExact(lane->enclosing) || PyTuple_GET_SIZE(lane->enclosing)
-        || lane->standing == NULL
-        || !PyObject_TypeCheck(lane->standing, &StandingState_Type)
-        || ((StandingState *)lane->standing)->is_active) {
-        return PyObject_CallMethodObjArgs(args[0], s_pass_gate, args[1], NULL);
-    }
-    deep = PyObject_CallNoArgs(self->be_as_deep);
-    if (deep == NULL) {
-        return NULL;
-    }
-    Py_DECREF(deep);
-    gates->entered++;
-    is_open = barrier_begin(self->barrier, &request);
-    if (is_open > 0) {
-        Py_RETURN_NONE;
-    }
-    if (is_open < 0) {
-        gates->entered--;
-        return NULL;
-    }
-    result = wait_at_gate(args[0], args[1], request);
-    Py_DECREF(request);
-    return result;
-}
-
-static PyObject *
-Turnstile_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
-{
-    PyObject *lane, *gates, *barrier, *be_as_deep;
-    Turnstile *self;
-
-    if (!PyArg_ParseTuple(args, "O!O!O!O:Turnstile", &LaneState_Type, &lane,
-                          &GateCount_Type, &gates, &Barrier_Type, &barrier, &be_as_deep)
-        || (self = (Turnstile *)type->tp_alloc(type, 0)) == NULL) {
-        return NULL;
-    }
-    self->vectorcall = Turnstile_call;
-    self->lane = Py_NewRef(lane);
-    self->gates = Py_NewRef(gates);
-    self->barrier = Py_NewRef(barrier);
-    self->be_as_deep = Py_NewRef(be_as_deep);
-    self->generation = ((LaneState *)lane)->generation;
-    return (PyObject *)self;
-}
-
-static int
-Turnstile_traverse(Turnstile *self, visitproc visit, void *arg)
-{
-    Py_VISIT(self->lane);
-    Py_VISIT(self->gates);
-    Py_VISIT(self->barrier);
-    Py_VISIT(self->be_as_deep);
-    return 0;
-}
-
-static void
-Turnstile_dealloc(Turnstile *self)
-{
-    /* No tp_clear: what is in a cycle with this one can let go of it. */
-    PyObject_GC_UnTrack(self);
-    Py_XDECREF(self->lane);
-    Py_XDECREF(self->gates);
-    Py_XDECREF(self->barrier);
-    Py_XDECREF(self->be_as_deep);
-    Py_TYPE(self)->tp_free((PyObject *)self);
-}
-
-static PyTypeObject Turnstile_Type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "allraise._plain.Turnstile",
-    .tp_doc = "Passes a gate of a communicator where nothing about it is special.",
-    .tp_basicsize = sizeof(Turnstile),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
-    .tp_new = Turnstile_new,
-    .tp_call = PyVectorcall_Call,
-    .tp_vectorcall_offset = offsetof(Turnstile, vectorcall),
-    .tp_traverse = (traverseproc)Turnstile_traverse,
-    .tp_dealloc = (destructor)Turnstile_dealloc,
-};
-
-/* A collective behind a gate: a look at what it is given, the gate, mpi4py's method. */
-typedef struct {
-    PyObject_HEAD
-    vectorcallfunc vectorcall;
-    PyObject *look, *plain, *name, *dict;
-} Gated;
-
-static PyObject *
-Gated_call(PyObject *callable, PyObject *const *args, size_t n_given, PyObject *names)
-{
-    Gated *self = (Gated *)callable;
-    Py_ssize_t n_args = PyVectorcall_NARGS(n_given);
-    PyObject *gate, *late, *result;
-
-    if (n_args < 1) {
-        PyErr_SetString(PyExc_TypeError, "called without its communicator");
-        return NULL;
-    }
-    result = PyObject_Vectorcall(self->look, args, (size_t)n_args, names);
-    if (result == NULL) {
-        return NULL;
-    }
-    Py_DECREF(result);
-    gate = PyObject_GetAttr(args[0], s_gate);
-    if (gate == NULL) {
-        return NULL;
-    }
-    late = PyObject_CallFunctionObjArgs(gate, args[0], self->name, NULL);
-    Py_DECREF(gate);
-    if (late == NULL) {
-        return NULL;
-    }
-    result = PyObject_Vectorcall(self->plain, args, (size_t)n_args, names);
-    if (late != Py_None) {
-        PyObject *type, *error, *traceback;
-        PyErr_Fetch(&type, &error, &traceback);
-        PyErr_NormalizeException(&type, &error, &traceback);
-        Py_CLEAR(result);
-        if (error != NULL && error != late) {
-            PyException_SetContext(late, Py_NewRef(error));
-        }
-        Py_XDECREF(type);
-        Py_XDECREF(error);
-        Py_XDECREF(traceback);
-        PyErr_SetObject((PyObject *)Py_TYPE(late), late);
-    }
-    Py_DECREF(late);
-    return result;
-}
-
-static PyObject *
-Gated_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
-{
-    PyObject *look, *plain, *name;
-    Gated *self;
-
-    if (!PyArg_ParseTuple(args, "OOU:Gated", &look, &plain, &name)
-        || (self = (Gated *)type->tp_alloc(type, 0)) == NULL) {
-        return NULL;
-    }
-    self->vectorcall = Gated_call;
-    self->look = Py_NewRef(look);
-    self->plain = Py_NewRef(plain);
-    self->name = Py_NewRef(name);
-    return (PyObject *)self;
-}
-
-static void
-Gated_dealloc(Gated *self)
-{
-    Py_XDECREF(self->look);
-    Py_XDECREF(self->plain);
-    Py_XDECREF(self->name);
-    Py_XDECREF(self->dict);
-    Py_TYPE(self)->tp_free((PyObject *)self);
-}
-
-static PyObject *
-Gated_get(PyObject *self, PyObject *instance, PyObject *Py_UNUSED(owner))
-{
-    return IS_NONE(instance) ? Py_NewRef(self) : PyMethod_New(self, instance);
-}
-
-static PyTypeObject Gated_Type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "allraise._plain.Gated",
-    .tp_basicsize = sizeof(Gated),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL
-                | Py_TPFLAGS_METHOD_DESCRIPTOR,
-    .tp_new = Gated_new,
-    .tp_call = PyVectorcall_Call,
-    .tp_vectorcall_offset = offsetof(Gated, vectorcall),
-    .tp_dictoffset = offsetof(Gated, dict),
-    .tp_getattro = PyObject_GenericGetAttr,
-    .tp_setattro = PyObject_GenericSetAttr,
-    .tp_descr_get = Gated_get,
-    .tp_dealloc = (destructor)Gated_dealloc,
-};
-
 static PyMethodDef functions[] = {
     {"agree_plainly", (PyCFunction)(void (*)(void))agree_plainly, METH_FASTCALL,
      agree_plainly_doc},
-    {"begin_gate", (PyCFunction)(void (*)(void))begin_gate, METH_FASTCALL,
-     begin_gate_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -1039,12 +649,9 @@ PyInit__plain(void)
         PyObject **place;
         const char *name;
     } names[] = {{&s_init, "_init"},       {&s_enter, "_enter"},
-                 {&s_exit, "_exit"},       {&s_test, "Test"},
-                 {&s_handle, "handle"},    {&s_comm, "comm"},
+                 {&s_exit, "_exit"},       {&s_handle, "handle"},    {&s_comm, "comm"},
                  {&s_step, "step"},        {&s_root, "root"},
-                 {&s_timeout, "timeout"},  {&s_everywhere, "everywhere"},
-                 {&s_pass_gate, "pass_gate"}, {&s_gate, "gate"},
-                 {&s_wait_at_gate, "wait_at_gate"}};
+                 {&s_timeout, "timeout"},  {&s_everywhere, "everywhere"}};
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         *names[i].place = PyUnicode_InternFromString(names[i].name);
@@ -1061,14 +668,7 @@ PyInit__plain(void)
         || RUNNING == NULL || DEFAULT == NULL
         || PyModule_AddType(made, &Side_Type) < 0
         || PyModule_AddType(made, &Block_Type) < 0
-        || PyModule_AddType(made, &Reduction_Type) < 0
-        || PyModule_AddType(made, &Barrier_Type) < 0
-        || PyModule_AddType(made, &Look_Type) < 0
-        || PyModule_AddType(made, &LaneState_Type) < 0
-        || PyModule_AddType(made, &StandingState_Type) < 0
-        || PyModule_AddType(made, &GateCount_Type) < 0
-        || PyModule_AddType(made, &Turnstile_Type) < 0
-        || PyModule_AddType(made, &Gated_Type) < 0
+        || add_direct(made) < 0 || add_gates(made) < 0
         || PyModule_AddObjectRef(made, "OPEN", OPEN) < 0
         || PyModule_AddObjectRef(made, "HASHES", HASHES) < 0
         || PyModule_AddObjectRef(made, "KNOWN", KNOWN) < 0
@@ -1076,7 +676,6 @@ PyInit__plain(void)
         || PyModule_AddObjectRef(made, "DEFAULT", DEFAULT) < 0
         || PyModule_AddIntMacro(made, REVISION) < 0
         || PyModule_AddIntMacro(made, LENGTH) < 0
-        || PyModule_AddIntMacro(made, N_LOOKS) < 0
         || PyModule_AddIntMacro(made, PLACE_BITS) < 0
         || PyModule_AddIntMacro(made, COUNT_BITS) < 0
         || PyModule_AddIntMacro(made, PENDING) < 0) {

@@ -1,16 +1,18 @@
 """The way of a block in which nobody fails.
 
 Owns what such a block touches, and nothing else: of a rank's side of the protocol
-(`Side`), of a guard (`Block`), of threads and of steps. What is done with it is told
-by `agreement`. Twice there is one of each:
+(`Side`), of a guard (`Block`), of threads and of steps; and what a gate of ``g.comm``
+touches. What is done with it is told by `agreement` and `passage`. Twice there is one
+of each:
 
     here      plain classes; a guard does all in Python
     _plain    the same ones, compiled from _plain.c where there was a compiler at
               install: a `Block` is made, enters and exits by itself, as long as
               nothing is special, and calls `guard` where something is
 
-The compiled ones take a third of the time, and leave a signal's handler no place between the
-block and its agreement. `ALLRAISE_PURE=1` does without. Not collective.
+The compiled ones take a third of the time at most (docs/performance.md), and leave a
+signal's handler no place between the block and its agreement. `ALLRAISE_PURE=1` does
+without. Not collective.
 """
 
 from __future__ import annotations

@@ -71,7 +71,9 @@ def test_a_compiled_part_of_another_day_is_left_alone():
 
 
 @compiled
-@pytest.mark.parametrize("name", ["Side", "Block"])
+@pytest.mark.parametrize(
+    "name", ["Side", "Block", "LaneState", "StandingState", "GateCount"]
+)
 def test_both_have_the_same_attributes(name):
     from allraise import _plain
 

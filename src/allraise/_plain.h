@@ -1,0 +1,51 @@
+/* What the compiled parts of allraise._plain have in common. */
+
+#ifndef ALLRAISE_PLAIN_H
+#define ALLRAISE_PLAIN_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stddef.h>
+#include <structmember.h>
+
+/* What is called next is in Python, and may be called at the end of the stack: calls
+   enough until it gives itself room. ENDLESS and MAX_TRIES as in `signals`. */
+#define ROOM 16
+#define ENDLESS 1000000
+#define MAX_TRIES 100
+
+#define IS_NONE(object) ((object) == NULL || (object) == Py_None)
+#define OR_NONE(object) ((object) == NULL ? Py_None : (object))
+
+#define OBJECT(type, name, attribute) {attribute, T_OBJECT, offsetof(type, name), 0, NULL}
+#define BOOL(type, name) {#name, T_BOOL, offsetof(type, name), 0, NULL}
+
+/* Give room on the stack, or take it back: the difference, for another thread may do
+   the same meanwhile. */
+void give_room(int calls);
+
+/* Return the exception that is set, with its traceback, and set none. */
+PyObject *take_error(void);
+
+/* ---- _direct.c ---- */
+
+extern PyTypeObject Reduction_Type, Barrier_Type;
+
+/* Reduce `mine` of a `Reduction` to `total`. Returns 0, or -1 with an error set. */
+int reduction_run(PyObject *reduction);
+
+/* Tell where the numbers of a `Reduction` are, and return whether they are those of
+   the two objects. */
+int reduction_vectors(PyObject *reduction, PyObject *mine, PyObject *total,
+                      long long **mine_at, long long **total_at);
+
+/* Start a `Barrier` and look for some time whether all have come. Returns 1 if they
+   have; 0 with the request in `*request` if not yet, or -1 with an error set. */
+int barrier_begin(PyObject *barrier, PyObject **request);
+
+/* ---- what each puts into the module; 0, or -1 with an error set ---- */
+
+int add_direct(PyObject *made);
+int add_gates(PyObject *made);
+
+#endif

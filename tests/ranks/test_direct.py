@@ -1,0 +1,180 @@
+"""MPI's own functions do what mpi4py's methods do, and serve where they are safe."""
+
+from __future__ import annotations
+
+from array import array
+
+import pytest
+from mpi4py import MPI
+
+import allraise
+from allraise import direct, plain
+from allraise.plain import begin_gate
+
+pytestmark = pytest.mark.mpi
+
+compiled = pytest.mark.skipif(
+    not plain.IS_COMPILED, reason="allraise was installed without a compiler"
+)
+
+
+@pytest.fixture
+def own():
+    """A communicator whose errors are exceptions, freed at the end."""
+    comm = MPI.COMM_WORLD.Dup()
+    comm.Set_errhandler(MPI.ERRORS_RETURN)
+    yield comm
+    if comm:
+        comm.Free()
+
+
+@pytest.fixture(params=["direct", "by mpi4py"])
+def way(request, monkeypatch):
+    """Both ways, also where MPI's functions were found."""
+    if request.param == "by mpi4py":
+        monkeypatch.setattr(direct, "_functions", tuple)
+    return request.param
+
+
+def vectors(*numbers):
+    return array("q", numbers), array("q", bytes(8 * len(numbers)))
+
+
+@compiled
+def test_the_functions_of_this_mpi_are_found():
+    assert len(direct._functions()) == 3
+    reduce = direct.reduction(MPI.COMM_WORLD, *vectors(1), MPI.INT64_T, MPI.MAX)
+    assert isinstance(reduce, plain.Reduction)
+    assert isinstance(direct.barrier(MPI.COMM_WORLD), plain.Barrier)
+    assert isinstance(direct.look(), plain.Look)
+
+
+def test_a_reduction_finds_the_most_of_each_number(own, way):
+    mine, total = vectors(own.rank, -own.rank, 1 << 62, -(1 << 62))
+    reduce = direct.reduction(own, mine, total, MPI.INT64_T, MPI.MAX)
+    for _ in range(3):
+        reduce()
+        assert list(total) == [own.size - 1, 0, 1 << 62, -(1 << 62)]
+    mine[0] = own.size + own.rank
+    reduce()
+    assert total[0] == 2 * own.size - 1
+
+
+def test_a_reduction_on_a_freed_communicator_is_an_exception(own, way):
+    reduce = direct.reduction(own, *vectors(1), MPI.INT64_T, MPI.MAX)
+    reduce()
+    own.Free()
+    with pytest.raises(MPI.Exception) as raised:
+        reduce()
+    assert raised.value.Get_error_class() == MPI.ERR_COMM
+
+
+def test_the_numbers_outlive_who_made_them(own, way):
+    reduce = direct.reduction(own, *vectors(*range(1000)), MPI.INT64_T, MPI.MAX)
+    for _ in range(3):
+        array("q", bytes(8000))  # where freed memory would be used again
+        reduce()
+
+
+@compiled
+def test_the_numbers_cannot_move_while_mpi_may_write_there(own):
+    mine, total = vectors(1, 2)
+    reduce = direct.reduction(own, mine, total, MPI.INT64_T, MPI.MAX)
+    with pytest.raises(BufferError):
+        total.append(3)
+    reduce()
+
+
+def test_a_communicator_with_methods_of_its_own_is_asked(own):
+    class Counting(MPI.Intracomm):
+        n_calls = 0
+
+        def Allreduce(self, *args):  # noqa: N802 - mpi4py's name
+            Counting.n_calls += 1
+            super().Allreduce(*args)
+
+    reduce = direct.reduction(Counting(own), *vectors(1), MPI.INT64_T, MPI.MAX)
+    reduce()
+    assert Counting.n_calls == 1
+
+
+def test_a_barrier_that_others_have_not_come_to_is_left_as_a_request(own, way):
+    start = direct.barrier(own)
+    others = own.Dup()
+    watched = []
+    if own.rank == 0:
+        is_open = begin_gate(start, watched)
+        assert is_open == (own.size == 1)
+    others.Barrier()
+    if own.rank:
+        begin_gate(start, watched)
+    for request in watched:
+        request.Wait()
+        assert request == MPI.REQUEST_NULL
+    others.Free()
+
+
+def test_a_barrier_that_is_called_returns_its_request(own, way):
+    request = direct.barrier(own)()
+    assert isinstance(request, MPI.Request)
+    request.Wait()
+
+
+def test_a_barrier_on_a_freed_communicator_is_an_exception(own, way):
+    start = direct.barrier(own)
+    own.Free()
+    watched = []
+    with pytest.raises(MPI.Exception) as raised:
+        begin_gate(start, watched)
+    assert raised.value.Get_error_class() == MPI.ERR_COMM
+    assert watched == []
+
+
+def test_a_look_tells_of_a_message_that_has_come(own, way, monkeypatch):
+    if way == "by mpi4py":
+        monkeypatch.setattr(direct, "IS_COMPILED", False)
+    look = direct.look.__wrapped__()
+    text, into = bytearray(b"text"), bytearray(4)
+    receive = own.Irecv(into, own.rank, 7)
+    assert not look(receive)
+    send = own.Isend(text, own.rank, 7)
+    while not look(receive):
+        pass
+    assert receive == MPI.REQUEST_NULL
+    assert into == text
+    send.Wait()
+    assert look(receive)  # a null request is done
+
+
+@compiled
+def test_a_look_takes_requests_alone():
+    with pytest.raises(TypeError):
+        direct.look()(MPI.COMM_WORLD)
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_root_and_everywhere_count_in_a_guard_that_is_made_again(own, everywhere):
+    last = own.size - 1
+    for _ in range(2):  # made the first time, the communicator is not known yet
+        with pytest.raises(allraise.CheckpointException) as caught:
+            with allraise.guard(own, "step", root=last, everywhere=everywhere):
+                if own.rank == 0:
+                    raise ValueError("of rank 0")
+        assert caught.value.is_partial == (own.rank != last and not everywhere)
+        assert "of rank 0" in str(caught.value)
+
+
+def test_a_root_that_is_no_rank_is_refused_where_the_communicator_is_known(own):
+    allraise.agree(None, own, "first")
+    for root in (own.size, -1, 1 << 70):
+        with pytest.raises(ValueError, match="out of range"):
+            allraise.guard(own, "step", root=root)
+        with pytest.raises(ValueError, match="out of range"):
+            allraise.agree(None, own, "step", root=root)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_a_communicator_that_is_freed_within_its_guard_is_an_exception(own):
+    with pytest.raises(MPI.Exception):
+        with allraise.guard(own, "step"):
+            own.Free()
