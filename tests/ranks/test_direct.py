@@ -10,6 +10,7 @@ from mpi4py import MPI
 import allraise
 from allraise import direct, plain
 from allraise.plain import begin_gate
+from ranks.outcomes import fail_if
 
 pytestmark = pytest.mark.mpi
 
@@ -89,7 +90,7 @@ def test_a_communicator_with_methods_of_its_own_is_asked(own):
     class Counting(MPI.Intracomm):
         n_calls = 0
 
-        def Allreduce(self, *args):  # noqa: N802 - mpi4py's name
+        def Allreduce(self, *args):
             Counting.n_calls += 1
             super().Allreduce(*args)
 
@@ -156,10 +157,11 @@ def test_a_look_takes_requests_alone():
 def test_root_and_everywhere_count_in_a_guard_that_is_made_again(own, everywhere):
     last = own.size - 1
     for _ in range(2):  # made the first time, the communicator is not known yet
-        with pytest.raises(allraise.CheckpointException) as caught:
-            with allraise.guard(own, "step", root=last, everywhere=everywhere):
-                if own.rank == 0:
-                    raise ValueError("of rank 0")
+        with (
+            pytest.raises(allraise.CheckpointException) as caught,
+            allraise.guard(own, "step", root=last, everywhere=everywhere),
+        ):
+            fail_if(own.rank == 0, ValueError("of rank 0"))
         assert caught.value.is_partial == (own.rank != last and not everywhere)
         assert "of rank 0" in str(caught.value)
 
@@ -175,6 +177,5 @@ def test_a_root_that_is_no_rank_is_refused_where_the_communicator_is_known(own):
 
 @pytest.mark.mpi(min_size=2)
 def test_a_communicator_that_is_freed_within_its_guard_is_an_exception(own):
-    with pytest.raises(MPI.Exception):
-        with allraise.guard(own, "step"):
-            own.Free()
+    with pytest.raises(MPI.Exception), allraise.guard(own, "step"):
+        own.Free()
