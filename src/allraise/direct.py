@@ -143,20 +143,20 @@ def _is_plain(comm: object) -> bool:
 
 @functools.cache
 def _addresses() -> tuple[int, ...]:
-    import ctypes
-
     from mpi4py import MPI
 
-    def address(library: ctypes.CDLL, name: str) -> int:
-        return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
-
+    try:
+        import ctypes
+    except ImportError:  # Python was built without libffi
+        return ()
     # As the linker does for mpi4py: what was loaded for all comes first, a profiler say.
     for path in (None, MPI.__file__):
         try:
             library = ctypes.CDLL(path)
-            return tuple(address(library, name) for name in _NAMES)
+            found = [getattr(library, name) for name in _NAMES]
         except (OSError, AttributeError):
             continue
+        return tuple(ctypes.cast(f, ctypes.c_void_p).value or 0 for f in found)
     return ()
 
 

@@ -71,9 +71,7 @@ def _wrap(comm: Any, channel: Any, gates: Gates) -> Any:
     mine._channel = channel  # noqa: SLF001
     mine._gates = gates  # noqa: SLF001
     mine._generation = channel.generation  # noqa: SLF001
-    mine.plain = comm
-    mine._start = barrier(comm)  # noqa: SLF001
-    mine.gate = turnstile(channel, gates, comm)
+    mine._run_on(comm)  # noqa: SLF001
     return mine
 
 
@@ -134,6 +132,12 @@ class Interruptible:
     plain: Any  # mpi4py's communicator of the same handle
     _hidden: Any = None
     sizes: Any = None  # see objects
+
+    def _run_on(self, comm: Any) -> None:
+        """Have a communicator of mpi4py's, and the gates of it. Not collective."""
+        self.plain = comm
+        self._start = barrier(comm)
+        self.gate = turnstile(self._channel, self._gates, comm)
 
     def _begin(self, operation: str) -> Any:
         """Raise where the region has failed; else the channel is in use."""
@@ -208,7 +212,7 @@ class Interruptible:
             if self._hidden is not None:
                 channel.forget(self._hidden)
                 self._hidden.Free()
-            self.plain = self._mpi.COMM_NULL
+            self._run_on(self._mpi.COMM_NULL)
             type(plain).Free(self)  # so that this one, too, is null
 
     Disconnect = free = Free

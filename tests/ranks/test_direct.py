@@ -175,6 +175,17 @@ def test_a_root_that_is_no_rank_is_refused_where_the_communicator_is_known(own):
             allraise.agree(None, own, "step", root=root)
 
 
+@pytest.mark.parametrize("name", ["Barrier", "Allreduce", "Bcast", "Ibarrier"])
+def test_what_is_derived_from_g_comm_and_freed_is_an_exception(own, name):
+    with allraise.guard(own, "step") as g:
+        derived = g.comm.Dup()
+        derived.Barrier()
+        derived.Free()
+        buffers = {"Allreduce": vectors(1), "Bcast": vectors(1)[:1]}.get(name, ())
+        with pytest.raises(MPI.Exception):
+            getattr(derived, name)(*buffers)
+
+
 @pytest.mark.mpi(min_size=2)
 def test_a_communicator_that_is_freed_within_its_guard_is_an_exception(own):
     with pytest.raises(MPI.Exception), allraise.guard(own, "step"):
