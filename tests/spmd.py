@@ -22,6 +22,7 @@ from typing import Any
 
 import allraise
 from allraise import CheckpointException, RemoteError, agreement
+from allraise.registry import known_private
 
 STEP_KINDS = (
     "all_gather",
@@ -410,6 +411,21 @@ def watch(setattr_: Any, player_of: Any) -> None:
                 player.ledger.append(entry | {"touched": False})
 
     setattr_(allraise.guard, "__exit__", exit_)
+    module = sys.modules["allraise.guard"]
+    real_plainly = module.agree_plainly
+
+    def plainly(leave, comm, *args):
+        n_left = len(left)
+        outcome = real_plainly(leave, comm, *args)
+        if outcome is None and len(left) == n_left:
+            # The same, without a block.
+            player = player_of(private := known_private(comm))
+            if player is not None:
+                entry = _entry(private, None, None, refused=False)
+                player.ledger.append(entry | {"touched": False})
+        return outcome
+
+    setattr_(module, "agree_plainly", plainly)
 
 
 def _state(exc):

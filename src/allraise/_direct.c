@@ -64,7 +64,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     Comm comm;
-    PyObject *error, *adopt; /* makes mpi4py's request of a handle */
+    PyObject *error, *adopt, *null; /* makes mpi4py's request of a handle; the null one */
     Ibarrier start;
     Test test;
 } Barrier;
@@ -222,18 +222,19 @@ PyDoc_STRVAR(barrier_doc, "An Ibarrier, of which mpi4py need not know when it is
 static PyObject *
 Barrier_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
 {
-    PyObject *start, *test, *object, *address, *adopt, *error;
+    PyObject *start, *test, *object, *address, *adopt, *null, *error;
     Py_ssize_t width;
     Barrier *self;
 
-    if (!PyArg_ParseTuple(args, "O!O!OO!nOO:Barrier", &PyLong_Type, &start,
+    if (!PyArg_ParseTuple(args, "O!O!OO!nOOO:Barrier", &PyLong_Type, &start,
                           &PyLong_Type, &test, &object, &PyLong_Type, &address, &width,
-                          &adopt, &error)
+                          &adopt, &null, &error)
         || (self = (Barrier *)type->tp_alloc(type, 0)) == NULL) {
         return NULL;
     }
     self->error = Py_NewRef(error);
     self->adopt = Py_NewRef(adopt);
+    self->null = Py_NewRef(null);
     self->start = (Ibarrier)(uintptr_t)PyLong_AsVoidPtr(start);
     self->test = (Test)(uintptr_t)PyLong_AsVoidPtr(test);
     if (PyErr_Occurred() || self->start == NULL || self->test == NULL
@@ -253,6 +254,7 @@ Barrier_dealloc(Barrier *self)
     Py_XDECREF(self->comm.object);
     Py_XDECREF(self->error);
     Py_XDECREF(self->adopt);
+    Py_XDECREF(self->null);
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
@@ -286,8 +288,11 @@ barrier_begin(PyObject *barrier, PyObject **request)
     else if (!is_open) {
         *request = adopted(self, handle);
     }
+    else {
+        *request = Py_NewRef(self->null);
+    }
     Py_DECREF(self);
-    return code == 0 && is_open ? 1 : *request == NULL ? -1 : 0;
+    return *request == NULL ? -1 : is_open;
 }
 
 static PyObject *

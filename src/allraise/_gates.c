@@ -23,29 +23,24 @@ static PyObject *
 begin_gate(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
 {
     PyObject *request = NULL, *found;
-    int is_open = 0;
+    int is_open = 0, is_direct;
 
     if (n_args != 2 || !PyList_Check(args[1])) {
         PyErr_SetString(PyExc_TypeError, "begin_gate takes a function and a list");
         return NULL;
     }
-    if (Py_IS_TYPE(args[0], &Barrier_Type)) {
+    is_direct = Py_IS_TYPE(args[0], &Barrier_Type);
+    if (is_direct) {
         is_open = barrier_begin(args[0], &request);
-        if (is_open > 0) {
-            Py_RETURN_TRUE;
-        }
     }
     else {
         request = PyObject_CallNoArgs(args[0]);
     }
-    if (request == NULL) {
+    if (request == NULL || PyList_Append(args[1], request) < 0) {
+        Py_XDECREF(request);
         return NULL;
     }
-    if (PyList_Append(args[1], request) < 0) {
-        Py_DECREF(request);
-        return NULL;
-    }
-    for (int n = 0; n < N_LOOKS && !is_open && !Py_IS_TYPE(args[0], &Barrier_Type); n++) {
+    for (int n = 0; n < N_LOOKS && !is_open && !is_direct; n++) {
         found = PyObject_CallMethodNoArgs(request, s_test);
         is_open = found == NULL ? -1 : found == Py_True;
         Py_XDECREF(found);
@@ -210,14 +205,11 @@ Turnstile_call(PyObject *callable, PyObject *const *args, size_t n_given,
     Py_DECREF(deep);
     gates->entered++;
     is_open = barrier_begin(self->barrier, &request);
-    if (is_open > 0) {
-        Py_RETURN_NONE;
-    }
     if (is_open < 0) {
         gates->entered--;
         return NULL;
     }
-    result = wait_at_gate(args[0], args[1], request);
+    result = is_open ? Py_NewRef(Py_None) : wait_at_gate(args[0], args[1], request);
     Py_DECREF(request);
     return result;
 }

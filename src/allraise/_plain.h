@@ -40,7 +40,7 @@ int reduction_vectors(PyObject *reduction, PyObject *mine, PyObject *total,
                       long long **mine_at, long long **total_at);
 
 /* Start a `Barrier` and look for some time whether all have come. Returns 1 if they
-   have; 0 with the request in `*request` if not yet, or -1 with an error set. */
+   have, 0 if not yet, both with the request in `*request`, or -1 with an error set. */
 int barrier_begin(PyObject *barrier, PyObject **request);
 
 /* ---- what each puts into the module; 0, or -1 with an error set ---- */

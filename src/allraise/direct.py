@@ -19,7 +19,7 @@ from array import array
 from typing import TYPE_CHECKING, Any, Final
 
 from allraise.plain import IS_COMPILED, Barrier, Look, Reduction, Turnstile
-from allraise.polling import be_as_deep
+from allraise.polling import be_as_deep_at_a_gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,8 +63,8 @@ def barrier(comm: Any) -> Callable[[], MPI.Request]:
     from mpi4py import MPI
 
     _, start, test = functions
-    adopt = MPI.Request.fromhandle
-    return Barrier(start, test, comm, *_place_of(comm), adopt, MPI.Exception)  # type: ignore[no-any-return]
+    requests = MPI.Request.fromhandle, MPI.REQUEST_NULL
+    return Barrier(start, test, comm, *_place_of(comm), *requests, MPI.Exception)  # type: ignore[no-any-return]
 
 
 @functools.cache
@@ -102,7 +102,7 @@ def turnstile(
     start = barrier(comm)
     if Turnstile is None or not isinstance(start, Barrier):
         return _pass_gate
-    return Turnstile(lane, gates, start, be_as_deep)  # type: ignore[no-any-return]
+    return Turnstile(lane, gates, start, be_as_deep_at_a_gate)  # type: ignore[no-any-return]
 
 
 def _pass_gate(comm: Any, operation: str) -> BaseException | None:

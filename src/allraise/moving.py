@@ -129,7 +129,7 @@ class Course:
         while True:
             try:
                 if self._error is not None:
-                    is_last = is_of_mpi(self._error) or n_tries > MAX_TRIES
+                    is_last = n_tries > MAX_TRIES or is_of_mpi(self._error)
                     if is_last or self._is_given_up(self._error):
                         break
                     self._late, self._error = self._error, None

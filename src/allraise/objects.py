@@ -115,15 +115,18 @@ def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
         slot = bytearray(LED_BY + FIRST)
     # For a short object, what a `Course` would do, without: to make one takes as long
     # as the gate.
+    passed: list[BaseException | None] = []
     first: list[None] = []
     error: BaseException | None = None
     collective, args = comm.plain.Bcast, (((slot, LED_BY + FIRST, mpi().BYTE), root),)
-    late = comm.gate(comm, "bcast")
     try:
         # Noted by what is no call: so no signal's handler comes in between.
+        passed += starmap(comm.gate, ((comm, "bcast"),))
         first += starmap(collective, args)
-        is_all = late is None and slot[0]
+        is_all = passed[0] is None and slot[0]
     except BaseException as raised:
+        if not passed:
+            raise
         is_all, error = False, raised
         try:
             getrecursionlimit()  # the handler of a second signal runs here
@@ -132,7 +135,7 @@ def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
     if is_all:
         return loads(slot[LED_BY:])
     course = Course(comm, "bcast")
-    course.take_over(first, slot, late, error)
+    course.take_over(first, slot, passed[0], error)
     return loads(course.run(functools.partial(_broadcast, args=args[0], data=data)))
 
 

@@ -91,7 +91,7 @@ class Passage(Waits):
                     watched += listens
                     if not self._waitany(watched):
                         return None
-                if late is not None and (is_of_mpi(late) or n_tries > MAX_TRIES):
+                if late is not None and (n_tries > MAX_TRIES or is_of_mpi(late)):
                     break
                 if closed is None:
                     # To take in a message takes calls: `be_as_deep` came as far.

@@ -195,7 +195,7 @@ Turnstile: Any = None
 Gated: Any = None
 
 # Of the compiled part. In an editable install it may be of another day.
-REVISION: Final = 7
+REVISION: Final = 8
 
 IS_COMPILED = False
 

@@ -83,6 +83,21 @@ def be_as_deep() -> int:
     return sys.getrecursionlimit()
 
 
+def be_as_deep_at_a_gate() -> int:
+    """Call as deep as who waits at a gate in `passage`. Not collective.
+
+    What follows behind the gate counts on that: the others do on this rank.
+
+    Raises:
+        RecursionError: It cannot.
+    """
+    return _within_a_method()
+
+
+def _within_a_method() -> int:
+    return be_as_deep()
+
+
 def _yielding_any(look: Callable[..., tuple[int, bool]]) -> Callable[..., int]:
     """As the other one, without the calls: every ``g.comm`` operation waits here."""
 

@@ -109,9 +109,9 @@ def test_a_barrier_that_others_have_not_come_to_is_left_as_a_request(own, way):
     others.Barrier()
     if own.rank:
         begin_gate(start, watched)
-    for request in watched:
-        request.Wait()
-        assert request == MPI.REQUEST_NULL
+    assert len(watched) == 1  # open or not: what a signal's handler raises is late then
+    watched[0].Wait()
+    assert watched[0] == MPI.REQUEST_NULL
     others.Free()
 
 
