@@ -28,8 +28,10 @@ class Compile(BuildHookInterface[Any]):
             return
         root = Path(self.root)
         is_editable = version == "editable"
+        self._made = tempfile.TemporaryDirectory()
+        folder = root / "src" if is_editable else Path(self._made.name)
         try:
-            made = compiled(root, root / "src" if is_editable else None)
+            made = compiled(root, folder)
         except Exception as error:  # whatever compilers do
             self.app.display_warning(f"allraise is built in Python alone: {error}")
             return
@@ -38,13 +40,18 @@ class Compile(BuildHookInterface[Any]):
         if not is_editable:
             build_data["force_include"][str(made)] = f"allraise/{made.name}"
 
+    def finalize(self, *_hatchlings: object) -> None:
+        """Leave nothing behind, once the wheel is there."""
+        if self.target_name == "wheel":
+            self._made.cleanup()
 
-def compiled(root: Path, folder: Path | None) -> Path:
+
+def compiled(root: Path, folder: Path) -> Path:
     """Compile the module.
 
     Args:
         root: Of the project.
-        folder: Where the package is to have it, or None for a temporary place.
+        folder: Where the package is to have it.
 
     Returns:
         The file that was made.
@@ -69,9 +76,8 @@ def compiled(root: Path, folder: Path | None) -> Path:
         extra_compile_args=["-std=c11", "-fvisibility=hidden"],
     )
     command = build_ext(Distribution({"ext_modules": [extension]}))
-    made = folder or tempfile.mkdtemp()
-    command.build_lib = str(made)
-    command.build_temp = tempfile.mkdtemp()
-    command.ensure_finalized()
-    command.run()
+    command.build_lib = str(folder)
+    with tempfile.TemporaryDirectory() as command.build_temp:
+        command.ensure_finalized()
+        command.run()
     return Path(command.get_ext_fullpath("allraise._plain"))
