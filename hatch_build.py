@@ -77,6 +77,7 @@ def compiled(root: Path, folder: Path) -> Path:
     )
     command = build_ext(Distribution({"ext_modules": [extension]}))
     command.build_lib = str(folder)
+    command.force = True  # it knows nothing of the header
     with tempfile.TemporaryDirectory() as command.build_temp:
         command.ensure_finalized()
         command.run()

@@ -609,7 +609,9 @@ agree_plainly(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_a
     }
     Given given = {args[1], args[2], args[3], args[4], args[5]};
     side = checked_before(&given, &place);
+    Py_XINCREF(side); /* a collection of garbage may free the communicator */
     opened = side ? plain_region(side, given.step) : NULL;
+    Py_XDECREF(side); /* the region holds it */
     if (opened == NULL) {
         return PyErr_Occurred() ? NULL : Py_NewRef(Py_NotImplemented);
     }

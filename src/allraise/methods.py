@@ -64,7 +64,9 @@ def _gated(base: type, name: str) -> Any:
             raise late
 
     if Gated is not None:  # the same, but no argument is packed and unpacked
-        method = Gated(look, plain, name)
+        compiled: Any = Gated(look, plain, name)
+        compiled.__wrapped__ = look  # for `inspect`
+        method = compiled
     return _named(name, method, f"{name} behind a gate. Collective.")
 
 

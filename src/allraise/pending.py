@@ -96,8 +96,12 @@ class Waiting:
             self._channel.started.pop(id(self), None)
 
     def Wait(self, status: MPI.Status | None = None) -> bool:
+        from mpi4py import MPI
+
         self._ready("Wait").wait(self, "Wait", status)  # type: ignore[arg-type]
         self._done()
+        if not self:  # type: ignore[truthy-bool] # done unseen by mpi4py, see `direct`
+            MPI.Request.Test(self)  # type: ignore[arg-type] # it lets go of the buffer
         return True
 
     def wait(self, status: MPI.Status | None = None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from array import array
 
 import pytest
@@ -145,6 +146,24 @@ def test_a_look_tells_of_a_message_that_has_come(own, way, monkeypatch):
     assert into == text
     send.Wait()
     assert look(receive)  # a null request is done
+
+
+def test_a_buffer_is_let_go_once_its_request_was_waited_for(own):
+    with allraise.guard(own, "step") as g:
+        into = bytearray(4)
+        receive = g.comm.Irecv([into, MPI.BYTE], own.rank, 7)
+        send = g.comm.Isend([b"text", MPI.BYTE], own.rank, 7)
+        receive.Wait()
+        send.Wait()
+        into += b" and more"
+    assert into == b"text and more"
+
+
+def test_a_collective_of_g_comm_tells_what_it_takes(own):
+    with allraise.guard(own, "step") as g:
+        parameters = inspect.signature(g.comm.Allreduce).parameters
+    if plain.IS_COMPILED and own.size > 1:
+        assert list(parameters) == ["sendbuf", "recvbuf", "op"]
 
 
 @compiled
