@@ -63,11 +63,10 @@ def _gated(base: type, name: str) -> Any:
         finally:
             raise late
 
-    if Gated is not None:  # the same, but no argument is packed and unpacked
-        compiled: Any = Gated(look, plain, name)
-        compiled.__wrapped__ = look  # for `inspect`
-        method = compiled
-    return _named(name, method, f"{name} behind a gate. Collective.")
+    # Compiled, the same: but no argument is packed and unpacked.
+    made: Any = method if Gated is None else Gated(look, plain, name)
+    made.__wrapped__ = look  # for `inspect`
+    return _named(name, made, f"{name} behind a gate. Collective.")
 
 
 def _gated_init(base: type, name: str) -> Any:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allraise import bundle as bundles
+from allraise import failing
 from allraise.bundle import Bundle
 from allraise.ranks import RankSet
 from allraise.record import (
@@ -230,3 +231,33 @@ def test_a_shape_and_a_variant_of_different_lengths_are_refused():
     one, two = pack(record()), pack(Record(record().links * 2))
     with pytest.raises(WireError, match="a damaged record"):
         unpack(Packed(one.shape, two.variant))
+
+
+def test_a_bundle_of_later_is_made_when_it_is_looked_at():
+    made = []
+
+    def make():
+        made.append(Bundle.of(3, minimal("ValueError", "of rank 3")))
+        if len(made) == 1:
+            raise MemoryError
+        return made[-1]
+
+    bundle = Bundle.later(make)
+    assert made == []
+    with pytest.raises(MemoryError):
+        bundle.ranks  # noqa: B018 to look is to make
+    assert list(bundle.ranks) == [3]
+    assert bundle.encode() == made[-1].encode()
+    assert len(made) == 2
+
+
+def test_what_the_root_told_and_cannot_be_read_hides_no_failure():
+    own = Bundle.of(1, minimal("OSError", "disk full"))
+    for known, ranks in ((own, [1]), (Bundle(), [1]), (None, [1])):
+        found = failing._known(b"damaged", known, 1)
+        assert list(found.ranks) == ranks
+        (_, record), *rest = found.records()
+        assert rest == []
+        is_own = known is own
+        assert record.links[0].type_name == ("OSError" if is_own else "<unknown>")
+        assert is_own or "cannot be read" in record.links[0].message

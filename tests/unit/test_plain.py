@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import weakref
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +31,13 @@ def in_python(code):
         timeout=60,
         check=True,
     ).stdout.strip()
+
+
+@pytest.mark.skipif(settings.is_pure(), reason="ALLRAISE_PURE=1 asks for none")
+def test_what_was_compiled_here_is_in_use():
+    """Not of another day: the tests of the compiled part would all be skipped."""
+    made = list(Path(plain.__file__).parent.glob(f"_plain{EXTENSION_SUFFIXES[0]}"))
+    assert bool(made) == plain.IS_COMPILED
 
 
 def test_nothing_is_compiled_where_that_is_asked_for():
