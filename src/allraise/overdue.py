@@ -64,6 +64,11 @@ MAX_LOOKS: Final = 5
 # How long ranks may take to wake others, and those to come to the agreement.
 WOKEN_S: Final = 10.0
 
+# How long a job is not ended by the guard of a part of its ranks, once that has told all
+# it knows: the others may have one whose time is over at the same moment, and the
+# failure behind both.
+BESIDE_S: Final = 2.0
+
 
 class Deadline(TimedRegion):
     """A region whose time limit has consequences."""
@@ -284,6 +289,11 @@ def _end_job(peers: Peers | None) -> None:
         tolerant = is_active()  # known by now: no call of MPI
         if tolerant or not may_abort:
             ask_many(peers.others(), peers.token, {"do": "end"}, BEFORE_END_S)
+    if may_abort and peers is not None:
+        from allraise.registry import resolve_comm
+
+        if peers.private.size < resolve_comm(None).Get_size():
+            time.sleep(BESIDE_S)
     if may_abort or tolerant:
         abort_job()
     end_process()

@@ -303,3 +303,14 @@ def test_the_first_limit_neither_hangs_nor_starts_threads_too_soon(n_ranks):
     ended = mpirun.run(n_ranks, [str(PROGRAMS / "deadline_entry.py")], deadline_s=90)
     assert ended.returncode == 0, ended.output
     assert "ok" in ended.stdout
+
+
+def test_a_failure_that_another_part_of_the_ranks_knows_is_told():
+    """Whose deadline passes a second later, than that of those who wait for it."""
+    program = [str(PROGRAMS / "deadline_beside.py")]
+    ended = mpirun.run(4, program, deadline_s=120)
+    assert not ended.timed_out, ended.output
+    assert ended.returncode != 0
+    assert ended.stderr.count("passed its deadline of 3 s") == 1, ended.output
+    assert ended.stderr.count("passed its deadline of 4 s") == 1, ended.output
+    assert "ValueError: broken on rank 1" in ended.stderr
