@@ -3,7 +3,8 @@
 Owns the pickled form of an exception: what is tried, in which order, and what
 stands in where nothing works. Knows nothing of text or of MPI::
 
-    exception -> parts -> private pickler -> bytes -> verified by one load
+    exception -> Python's own, of plain values: see `native`
+              -> parts -> private pickler -> bytes -> verified by one load
                    |  (no user __init__, __new__, __reduce__ or __setattr__ runs)
                    +-> the class's own reducer
                    +-> parts, with what cannot be pickled replaced by its repr
@@ -32,6 +33,7 @@ from types import MethodDescriptorType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from allraise.frames import frames_from_summary, summary_from_frames
+from allraise.native import dump_native
 from allraise.parts import (
     create,
     describe,
@@ -274,6 +276,13 @@ def dump_exception(
     Returns:
         The bytes and an empty string; or no bytes and the reason.
     """
+    if not with_traceback:
+        try:
+            body = dump_native(exc)
+        except BaseException:  # no memory, say: the ladder says what it was
+            body = b""
+        if body:
+            return body, ""
     by, done = held or _Held(frozenset(), {})
     if len(by) >= MAX_DEPTH:
         return b"", f"more than {MAX_DEPTH} exceptions deep within each other"

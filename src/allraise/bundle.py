@@ -19,26 +19,22 @@ STAT's: merge stacks in a tree, edges labelled with sets of ranks.
 
 from __future__ import annotations
 
-import zlib
 from typing import TYPE_CHECKING, Any, Final
 
 from allraise.damage import WireError, check_ranges, check_types
 from allraise.ranks import RankSet
 from allraise.record import (
-    FAILURE,
     INTERRUPTED,
     NOWHERE,
     Origin,
     Packed,
     Record,
-    clip,
-    dump_plain,
+    dump_compressed,
+    is_outline,
     kind_of,
-    load_plain,
+    load_compressed,
     minimal,
     pack,
-    pack_variant,
-    peek,
     unpack,
 )
 
@@ -56,14 +52,6 @@ MAX_ORIGINS: Final = 1024
 
 # An age of nothing would read as a time: ages travel as negative times.
 TINIEST_AGE_S: Final = 1e-9
-
-# What the ranks other than the root are told of each other's failures.
-MAX_SUMMARY_VARIANTS: Final = 64
-MAX_SUMMARY_CHARS: Final = 200
-
-_PLAIN: Final = b"\0"
-_ZLIB: Final = b"\1"
-_WORTH_COMPRESSING_BYTES: Final = 1024
 
 _LEFT_OUT: Final = "[message and stack left out: too many different failures]"
 
@@ -109,6 +97,14 @@ class Bundle:
         """Make the bundle of one rank's failure."""
         bundle = cls()
         bundle.add(RankSet((rank,)), record)
+        return bundle
+
+    @classmethod
+    def of_packed(cls, rank: int, packed: Packed) -> Bundle:
+        """Make the bundle of one rank's failure, as it travels."""
+        bundle = cls()
+        bundle._add(packed.shape, (packed.variant, packed.bodies), ((rank, rank),))
+        bundle._origins[rank] = packed.origin
         return bundle
 
     def add(self, ranks: RankSet, record: Record) -> None:
@@ -214,6 +210,10 @@ class Bundle:
             for variant, ranges in variants.items():
                 yield shape, variant, RankSet.from_ranges(ranges)
 
+    def __bool__(self) -> bool:
+        """Whether anyone failed."""
+        return bool(self._shapes)
+
     @property
     def ranks(self) -> RankSet:
         """The ranks that failed."""
@@ -255,6 +255,23 @@ class Bundle:
         found._origins = {names[r]: origin for r, origin in self._origins.items()}
         return found
 
+    def outlines(self) -> dict[bytes, int]:
+        """Return the shapes without frames, each with the first rank that has it."""
+        return {
+            shape: min(first for ranges in variants.values() for first, _ in ranges)
+            for shape, variants in self._shapes.items()
+            if is_outline(shape)
+        }
+
+    def reshaped(self, whole: Mapping[bytes, bytes]) -> Bundle:
+        """Return the same with some shapes in place of others."""
+        found = Bundle()
+        for shape, variants in self._shapes.items():
+            for variant, ranges in variants.items():
+                found._add(whole.get(shape, shape), variant, ranges)
+        found._origins = self._origins
+        return found
+
     def records(self) -> Iterator[tuple[RankSet, Record]]:
         """Go through the distinct failures, each with its ranks.
 
@@ -275,7 +292,7 @@ class Bundle:
         All of them where nobody tells of a failure: something ended them.
         """
         failed = self.without_interrupted()
-        return failed if failed.ranks else self
+        return failed or self
 
     def without_interrupted(self) -> Bundle:
         """Return those that failed and were not interrupted; perhaps none."""
@@ -289,41 +306,16 @@ class Bundle:
         failed._origins = {r: o for r, o in self._origins.items() if r in failed.ranks}
         return failed
 
-    def summarise(self, where: str) -> Bundle:
-        """Return what the other ranks are told: type and first line, bounded.
-
-        Args:
-            where: Why the exception itself is not there, and who has it.
-        """
-        summary = Bundle()
-        shapes: dict[tuple[str, str], bytes] = {}
-        for shape, (text, _), ranks in self.failures().entries():
-            try:
-                kind, name, message = peek(shape, text)
-            except WireError as error:
-                kind, name, message = FAILURE, "<unknown>", str(error)
-            first = clip(message.partition("\n")[0], MAX_SUMMARY_CHARS)
-            if summary._n_variants >= MAX_SUMMARY_VARIANTS:
-                first = ""
-            name = name[:MAX_SUMMARY_CHARS]
-            if len(summary._shapes) >= MAX_SUMMARY_VARIANTS:
-                name = "(other types)"
-            record = minimal(name, first, kind, where)
-            if (name, kind) not in shapes:
-                shapes[name, kind] = pack(record).shape
-            variant = (pack_variant(record), ())
-            summary._add(shapes[name, kind], variant, ranks.ranges)
-        return summary
-
     def encode(self) -> bytes:
         """Turn the bundle into bytes, compressed where that pays."""
-        shapes: dict[bytes, list[object]] = {}
-        for shape, variant, ranks in self.entries():
-            shapes.setdefault(shape, []).append((*variant, ranks.ranges))
-        data = dump_plain((list(shapes.items()), self._origins))
-        if len(data) < _WORTH_COMPRESSING_BYTES:
-            return _PLAIN + data
-        return _ZLIB + zlib.compress(data, 1)
+        shapes = {
+            shape: [
+                (text, bodies, RankSet.from_ranges(ranges).ranges)
+                for (text, bodies), ranges in variants.items()
+            ]
+            for shape, variants in self._shapes.items()
+        }
+        return dump_compressed((list(shapes.items()), self._origins))
 
     @classmethod
     def decode(cls, data: bytes) -> Bundle:
@@ -333,8 +325,7 @@ class Bundle:
             WireError: The bytes are damaged.
         """
         try:
-            plain = zlib.decompress(data[1:]) if data[:1] == _ZLIB else data[1:]
-            shapes, origins = load_plain(plain)
+            shapes, origins = load_compressed(data)
             bundle = cls()
             for shape, variants in shapes:
                 for text, bodies, ranges in variants:

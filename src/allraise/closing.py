@@ -27,11 +27,11 @@ from allraise.private import step_of
 from allraise.reducing import reduce_vector
 from allraise.registry import after_the_end
 from allraise.spooling import keep_failure
-from allraise.verdict import is_asked, is_success, is_told, read_verdict
+from allraise.verdict import EVERYWHERE, is_asked, is_success, is_told, read_verdict
 from allraise.waking import announce, look_outside, tell_outside
 
 if TYPE_CHECKING:
-    from allraise.bundle import Bundle
+    from allraise.contribution import Captured
     from allraise.private import Opened, Private
 
 
@@ -145,7 +145,7 @@ def _agree(
     try:
         woke = private.wakes
         if not is_reduced:
-            captured = _prepare(opened, exc, refused=refused)
+            captured = _prepare(opened, exc, place, refused=refused)
             if outermost() is private:
                 exc = come_by(private, exc)
             before = exc
@@ -200,13 +200,13 @@ def _reduce_again(
     """
     if late is not None:
         exc = late  # whatever a signal's handler raised is a failure by then
-        _prepare(opened, exc, refused=False)
+        _prepare(opened, exc, place, refused=False)
     return reduce_vector(opened, exc, place, refused)
 
 
 def _prepare(
-    opened: Opened, exc: BaseException | None, *, refused: bool
-) -> Bundle | None:
+    opened: Opened, exc: BaseException | None, place: int, *, refused: bool
+) -> Captured | None:
     """Look whether this rank is to agree here; wake those who wait for it.
 
     Not collective.
@@ -228,7 +228,9 @@ def _prepare(
     private.spooled = keep_failure(step_of(opened[1]), exc)
     if private.wakes:
         announce(private)
-    return None if refused else capture_early(private, exc)
+    if refused:
+        return None
+    return capture_early(private, exc, whole=bool(place & EVERYWHERE))
 
 
 def _close(opened: Opened, failed_depth: int | None) -> None:

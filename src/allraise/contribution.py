@@ -6,12 +6,13 @@ before that it passes on or has swallowed. Knows nothing of communication.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from allraise.bundle import Bundle
 from allraise.capture import capture
 from allraise.errors import HangError, PeerFailure
 from allraise.exceptions import CheckpointException
+from allraise.outline import Outline, outline_of
 from allraise.parts import cause_of, describe, is_a
 from allraise.record import FAILURE, HANG, INTERRUPTED, minimal
 
@@ -20,22 +21,41 @@ if TYPE_CHECKING:
     from allraise.private import Private
 
 
-def capture_early(private: Private, exc: BaseException) -> Bundle | None:
+class Captured(NamedTuple):
+    """A new failure as its rank tells it; with its outline, if that is how."""
+
+    bundle: Bundle
+    outline: Outline | None = None
+
+
+def capture_early(
+    private: Private, exc: BaseException, *, whole: bool = True
+) -> Captured | None:
     """Return the record of a new failure, before its rank agrees with the others.
 
     Not collective. Never raises. While a rank makes its record the others may
     still be at work: made after the agreement, all would wait for it, and with
     more ranks than cores for each in turn.
 
+    Args:
+        private: This rank's side.
+        exc: Its exception.
+        whole: Whether its stack is to be written out in any case.
+
     Returns:
         None where the failure was agreed before.
     """
     if is_a(exc, CheckpointException) and exc.agreed is not None:
         return None
+    rank = private.rank
     try:
-        return Bundle.of(private.rank, capture(exc, kind=_kind_of(exc)))
+        kind = _kind_of(exc)
+        outline = None if whole else outline_of(exc, kind)
+        if outline is None:
+            return Captured(Bundle.of(rank, capture(exc, kind=kind)))
+        return Captured(Bundle.of_packed(rank, outline.packed), outline)
     except BaseException as error:
-        return _untold(private, error)
+        return Captured(_untold(private, error))
 
 
 def contribution(
@@ -56,7 +76,8 @@ def contribution(
     """
     try:
         if captured is None and exc is not None:
-            captured = capture_early(private, exc)
+            early = capture_early(private, exc)
+            captured = None if early is None else early.bundle
         return _contribution(private, exc, newest, captured)
     except BaseException as error:
         return _untold(private, error), exc
@@ -84,7 +105,7 @@ def _contribution(
     if captured is not None:
         captured.set_age(rank, private.met_at - private.failed_at)
         # To be interrupted since is less than to have failed.
-        if retold.ranks and exc is not None and _kind_of(exc) == INTERRUPTED:
+        if retold and exc is not None and _kind_of(exc) == INTERRUPTED:
             return retold, exc
         return captured, exc
     if agreed is None or not is_a(exc, CheckpointException):

@@ -13,19 +13,27 @@ import time
 from typing import TYPE_CHECKING
 
 from allraise.bundle import Bundle
-from allraise.contribution import brief, contribution
+from allraise.contribution import Captured, brief, contribution
 from allraise.exceptions import Agreed, CheckpointException
-from allraise.gathering import gather_bundle, spread_bytes
+from allraise.gathering import (
+    complete_outlines,
+    gather_bundle,
+    ranks_to_ask,
+    send_whole,
+    spread_bytes,
+)
 from allraise.lane import UNKNOWN
 from allraise.mismatch import explain_mismatch, position_of, stand_of
 from allraise.parts import describe
 from allraise.private import step_of
 from allraise.record import FAILURE, INTERRUPTED, dump_plain, load_plain, minimal
 from allraise.spooling import discard_failure
+from allraise.summary import read_summary, summarise, summarise_one
 from allraise.verdict import EVERYWHERE, Verdict, severity_of, token_of
 from allraise.waking import clear
 
 if TYPE_CHECKING:
+    from allraise.outline import Outline
     from allraise.private import Private
 
 
@@ -37,7 +45,7 @@ def fail_alone(private: Private, exc: BaseException) -> BaseException:
     private.met_at = private.failed_at = time.monotonic()
     own, live = contribution(private, exc, 0, None)
     own.settle_ages(time.time())
-    bundle = own if own.ranks else brief(private, exc)
+    bundle = own or brief(private, exc)
     agreed = Agreed(private.n_failed, private, 0)
     return _outcome(step_of(private.steps[-1]), bundle, severity_of(exc), live, agreed)
 
@@ -47,7 +55,7 @@ def fail_with_peers(
     exc: BaseException | None,
     verdict: Verdict,
     *,
-    captured: Bundle | None,
+    captured: Captured | None,
     refused: bool,
     woke: bool,
 ) -> BaseException:
@@ -82,7 +90,7 @@ def _fail(
     private: Private,
     exc: BaseException | None,
     verdict: Verdict,
-    captured: Bundle | None,
+    captured: Captured | None,
     *,
     refused: bool,
 ) -> BaseException:
@@ -100,49 +108,85 @@ def _fail(
         return exc  # every rank carries it: it is passed on, not wrapped again
     if refused and exc is not None:
         # Raised in a check of ours: what is wrong is the line that called it.
-        captured = Bundle.of(private.rank, stand_of(exc, FAILURE))
-    own, live = contribution(private, exc, verdict.token_high, captured)
-    if private.asks_for and not own.ranks:
+        captured = Captured(Bundle.of(private.rank, stand_of(exc, FAILURE)))
+    known, outline = captured or (None, None)
+    own, live = contribution(private, exc, verdict.token_high, known)
+    if outline is not None and verdict.everywhere:
+        # Asked for at another guard than the one that this rank stood at.
+        own, outline = own.reshaped(outline.whole()), None
+    if private.asks_for and not own:
         # It is to be told with those who were waiting on g.comm already.
         woken = private.beacon.interruption(UNKNOWN, private.asks_for)
         own = Bundle.of(private.rank, stand_of(woken, INTERRUPTED))
-    root = verdict.root
-    gathered = _gather(private, own, root)
-    step, data = _spread(private, gathered, verdict)
-    if not data:
-        # Nobody who passed a failure on had failed: what they know is all.
-        if exc is not None:
-            own = brief(private, exc)
-        gathered = _gather(private, own, root)
-        step, data = _spread(private, gathered, verdict)
-    if private.rank == root:
-        bundle, where = gathered, ""
-    else:
-        # Most often the root's is the only one that is read. And while many ranks of a
-        # core read theirs, the root waits for its turn.
-        mine = None if verdict.everywhere else own
-        rank = private.rank
-        bundle = Bundle.later(lambda: _known(data, mine, rank))
-        where = "" if verdict.everywhere else _where(private, root)
+    step, bundle, where = _bring_together(private, exc, own, outline, verdict)
     private.last = (agreed.token, bundle)
     made = _outcome(step, bundle, verdict.severity, live, agreed)
     made.locate(private.size, where)
     return made
 
 
-def _known(data: bytes, own: Bundle | None, rank: int) -> Bundle:
+def _bring_together(
+    private: Private,
+    exc: BaseException | None,
+    own: Bundle,
+    outline: Outline | None,
+    verdict: Verdict,
+) -> tuple[str, Bundle, str]:
+    """Gather the failures on the root, and tell the others.
+
+    Collective over comm.
+
+    Args:
+        private: This rank's side.
+        exc: This rank's exception, or None.
+        own: What this rank tells of it.
+        outline: That of its own failure, if that is how it is told.
+        verdict: What was agreed.
+
+    Returns:
+        The step, what this rank knows, and who knows more, in words.
+    """
+    root = verdict.root
+    gathered = _gather(private, own, root)
+    step, data, asked = _spread(private, gathered, verdict, root)
+    if not data:
+        # Nobody who passed a failure on had failed: what they know is all.
+        if exc is not None:
+            own = brief(private, exc)
+        gathered = _gather(private, own, root)
+        step, data, _ = _spread(private, gathered, verdict, root)
+    elif private.rank == root:
+        gathered = complete_outlines(private, gathered, outline, asked)
+    elif private.rank in asked:
+        send_whole(private, outline, root)
+    if private.rank == root:
+        return step, gathered, ""
+    # Most often the root's is the only one that is read. And while many ranks of a
+    # core read theirs, the root waits for its turn.
+    where, rank = "" if verdict.everywhere else _where(private, root), private.rank
+    known = Bundle.later(lambda: _known(data, own, rank, outline, where))
+    return step, known, where
+
+
+def _known(
+    data: bytes, own: Bundle, rank: int, outline: Outline | None, where: str
+) -> Bundle:
     """Return what a rank knows, of what the root has told and of its own."""
     try:
-        told = Bundle.decode(data)
-        if own is None or rank not in own.ranks:
+        if not where:
+            return Bundle.decode(data)
+        told = read_summary(data, where)
+        if rank not in own.ranks:
             return told
         mine = own.only(rank)
+        if outline is not None:
+            mine = mine.reshaped(outline.whole())
         # That it was interrupted is less than what others tell of it.
         return Bundle.merge((mine.without_interrupted(), told, mine))
     except Exception as error:  # nobody is to be left without a report for that
         text = f"what the root told cannot be read: {describe(error)}"
         told = Bundle.of(rank, minimal("<unknown>", text, reason=text))
-        return told if own is None else Bundle.merge((own, told))
+        return Bundle.merge((own, told))
 
 
 def _gather(private: Private, own: Bundle, root: int) -> Bundle:
@@ -152,8 +196,9 @@ def _gather(private: Private, own: Bundle, root: int) -> Bundle:
     """
     gathered = gather_bundle(private, own, root)
     met = time.time() - (time.monotonic() - private.met_at)
-    for bundle in (gathered, own):
-        bundle.settle_ages(met)
+    own.settle_ages(met)
+    if private.rank == root:
+        gathered.settle_ages(met)
     return gathered
 
 
@@ -161,26 +206,36 @@ def _where(private: Private, root: int) -> str:
     return f"rank {root} of {private.size} has the whole report"
 
 
-def _spread(private: Private, gathered: Bundle, verdict: Verdict) -> tuple[str, bytes]:
+def _spread(
+    private: Private, gathered: Bundle, verdict: Verdict, root: int
+) -> tuple[str, bytes, tuple[int, ...]]:
     """Tell every rank the step that failed and what it may know.
 
     Collective over comm.
+
+    Returns:
+        The step, what is told, and the ranks that the root asks for their stack.
     """
     data = b""
-    if private.rank == verdict.root:
+    if private.rank == root:
         step = step_of(private.steps[verdict.depth - 1])
         try:
-            told = gathered
-            if not verdict.everywhere:
-                told = gathered.summarise(_where(private, verdict.root))
-            data = dump_plain((step, told.encode() if told.ranks else b""))
+            asked = ranks_to_ask(private, gathered)
+            if verdict.everywhere:
+                told = gathered.encode() if gathered else b""
+            else:
+                told = summarise(gathered)
+            data = dump_plain((step, told, asked))
         except BaseException as error:
             # The others wait for this broadcast; the root has its report.
             reason = f"the root could not tell: {error!r:.200}"
-            told = Bundle.of(verdict.root, minimal("<unknown>", reason))
-            data = dump_plain((step, told.encode()))
-    step, data = load_plain(spread_bytes(private, data, verdict.root))
-    return step, data
+            if verdict.everywhere:
+                told = Bundle.of(root, minimal("<unknown>", reason)).encode()
+            else:
+                told = summarise_one(root, "<unknown>", reason)
+            data = dump_plain((step, told, ()))
+    step, data, asked = load_plain(spread_bytes(private, data, root))
+    return step, data, asked
 
 
 def _mismatch(
@@ -199,7 +254,7 @@ def _mismatch(
         gathered = explain_mismatch(gathered)
     # The table is for everybody, whatever the ranks asked for.
     told_all = verdict._replace(place=verdict.place | EVERYWHERE)
-    step, data = _spread(private, gathered, told_all)
+    step, data, _ = _spread(private, gathered, told_all, verdict.root)
     bundle = Bundle.decode(data)
     private.last = (agreed.token, bundle)
     made = _outcome(step, bundle, 1, None, agreed)

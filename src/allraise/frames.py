@@ -10,9 +10,11 @@ rebuilds the live traceback from the flat form, iteratively.
 
 from __future__ import annotations
 
+import linecache
 import sys
+from itertools import islice
 from traceback import FrameSummary, StackSummary, extract_tb
-from types import SimpleNamespace, TracebackType
+from types import CodeType, SimpleNamespace, TracebackType
 from typing import Final
 
 from tblib import Traceback
@@ -107,24 +109,77 @@ def frames_from_traceback(traceback: TracebackType | None) -> tuple[Frame, ...]:
     try:
         return frames_from_summary(extract_tb(traceback))
     except BaseException:  # asks a module's loader for the source: user code
-        return frames_from_summary(_summary_by_hand(traceback))
+        places = places_of(traceback, with_loaders=False)
+        return frames_from_summary(_summary_of(places, with_source=False))
 
 
-def _summary_by_hand(traceback: TracebackType | None) -> StackSummary:
-    """Copy file, line and function of each frame, asking nobody anything."""
-    summary = StackSummary()
+# A frame as its code, and the instruction in it, or minus the line where there is no
+# telling the instruction: all that it takes to tell of it later, and nothing of what its
+# variables hold.
+Place = tuple[CodeType, int]
+
+
+def places_of(
+    traceback: TracebackType | None, *, with_loaders: bool = True
+) -> list[Place]:
+    """Take down where the frames of a live traceback are; no frame object is kept.
+
+    Not collective. Reads no source file.
+
+    Args:
+        traceback: The outermost frame first.
+        with_loaders: Whether to note where the source of a module is that is in no
+            file; its loader is user code, and may raise.
+    """
+    places: list[Place] = []
     while traceback is not None:
-        code = traceback.tb_frame.f_code
-        summary.append(
-            FrameSummary(
-                code.co_filename,
-                traceback.tb_lineno,
-                code.co_name,
-                lookup_line=False,
-                line="",
-            )
-        )
+        frame = traceback.tb_frame
+        code = frame.f_code
+        if with_loaders and code.co_filename not in linecache.cache:
+            linecache.lazycache(code.co_filename, frame.f_globals)
+        instruction = traceback.tb_lasti
+        if instruction < 0:
+            instruction = -(traceback.tb_lineno or 0) - 1
+        places.append((code, instruction))
         traceback = traceback.tb_next
+    return places
+
+
+def frames_from_places(places: list[Place]) -> tuple[Frame, ...]:
+    """Make the frames that `frames_from_traceback` would have made.
+
+    Not collective.
+    """
+    try:
+        summary = _summary_of(places, with_source=True)
+        for filename in {frame.filename for frame in summary}:
+            linecache.checkcache(filename)
+        return frames_from_summary(summary)
+    except BaseException:  # asks a module's loader for the source: user code
+        return frames_from_summary(_summary_of(places, with_source=False))
+
+
+def _summary_of(places: list[Place], *, with_source: bool) -> StackSummary:
+    """Make a summary; without source it holds file, line and function alone."""
+    summary = StackSummary()
+    for code, instruction in places:
+        lineno, last, start, end = -instruction - 1 or None, None, None, None
+        if instruction >= 0:  # it takes two bytes
+            found = islice(code.co_positions(), instruction // 2, None)
+            # Code without a table of lines: then Python tells the source of no frame.
+            position = next(found) if with_source else next(found, (None,) * 4)
+            lineno, last, start, end = position
+        item = FrameSummary(
+            code.co_filename,
+            lineno,
+            code.co_name,
+            lookup_line=False,
+            line=None if with_source else "",
+            end_lineno=last if with_source else None,
+            colno=start if with_source else None,
+            end_colno=end if with_source else None,
+        )
+        summary.append(item)
     return summary
 
 

@@ -5,8 +5,9 @@ over when they begin, and nothing that a rank's record holds can raise between
 them::
 
     few ranks     every rank --- comm.gather(bytes) ---> root
-    many ranks    binomial tree: recv, merge, send ----> root, log P messages
+    many ranks    tree of eight branches: recv, merge, send -> root, log P messages
     then          root --- send, recv, send -----------> every rank, down a tree
+    last          one rank for each distinct stack -----> root, where it lacks it
 
 Why a tree: a gather puts P - 1 messages and P records into the root. Merged on
 the way, what arrives grows with the number of different failures and log P
@@ -23,14 +24,20 @@ from allraise.bundle import Bundle
 from allraise.parts import describe
 from allraise.polling import receive
 from allraise.ranks import RankSet
-from allraise.record import minimal
+from allraise.record import dump_plain, load_plain, minimal
 
 if TYPE_CHECKING:
+    from allraise.outline import Outline
     from allraise.private import Private
 
 # Up to here one gather is faster than a tree of dependent messages, and holds
 # every record whole.
 MAX_GATHERED_RANKS: Final = 16
+
+# Of the tree. To merge is what takes long, above all where many ranks share a core and
+# each finds nothing of it in the caches: with two branches every second rank has to
+# merge, with eight every eighth.
+BRANCHES: Final = 8
 
 # What every MPI sends at once; the least of the defaults is Open MPI's through
 # shared memory, 4096 with its header.
@@ -42,6 +49,7 @@ MAX_SENT: Final = 64
 # On the private communicator; the error channel has another.
 TAG_TREE: Final = 1
 TAG_SPREAD: Final = 2
+TAG_STACK: Final = 3
 
 
 def _decode(data: bytes, rank: int) -> Bundle:
@@ -70,7 +78,7 @@ def _own_words(told: list[Bundle]) -> list[Bundle]:
 
 def _encode(own: Bundle, rank: int) -> bytes:
     """Turn what a rank tells into bytes, or what kept it from that."""
-    if not own.ranks:
+    if not own:
         return b""
     try:
         return own.encode()
@@ -119,36 +127,104 @@ def gather_bundle(private: Private, own: Bundle, root: int) -> Bundle:
             return own
         told = [_decode(chunk, rank) for rank, chunk in enumerate(chunks)]
         return _merge(told)
-    merged = own
     relative = (private.rank - root) % private.size
-    step = 1
+    merged, step = own, 1
     while step < private.size:
-        peer = relative ^ step
-        if relative & step:  # matched by the receive of the peer in its own loop
-            _send(private, data, (peer + root) % private.size, TAG_TREE)
+        place = relative // step % BRANCHES
+        if place:  # matched by the receive of the parent in its own loop
+            parent = (relative - place * step + root) % private.size
+            _send(private, data, parent, TAG_TREE)
             break
-        if peer < private.size:
-            source = (peer + root) % private.size
-            received = receive(private.comm, source, TAG_TREE)
-            if received:
-                other = _decode(received, source)
-                try:
-                    # Rank by rank, what it says of itself is right.
-                    theirs = other.among(
-                        rank
-                        for rank in set(merged.ranks) & set(other.ranks)
-                        if peer <= (rank - root) % private.size < peer + step
-                    )
-                    known = [theirs, merged, other]
-                    if theirs.ranks:
-                        known[:0] = [one.without_interrupted() for one in known]
-                    merged = Bundle.merge(known, capped=True)
-                    data = merged.encode()
-                except MemoryError:
-                    # Pass on what there is: the others wait for this message.
-                    data = data or received
-        step <<= 1
+        received = {}
+        for child in range(relative + step, relative + BRANCHES * step, step):
+            if child < private.size:
+                source = (child + root) % private.size
+                received[child] = receive(private.comm, source, TAG_TREE)
+        merged, data = _merge_children(private, root, step, (merged, data), received)
+        step *= BRANCHES
     return merged
+
+
+def _merge_children(
+    private: Private,
+    root: int,
+    step: int,
+    so_far: tuple[Bundle, bytes],
+    received: dict[int, bytes],
+) -> tuple[Bundle, bytes]:
+    """Merge what the children of this rank have sent to what it has. Not collective.
+
+    Returns:
+        It, and as bytes, if this rank is to send it on.
+    """
+    merged, data = so_far
+    try:
+        told = {0: merged} if merged else {}
+        for child, sent in received.items():
+            if sent:
+                told[child] = _decode(sent, (child + root) % private.size)
+        if not received or set(told) == {0}:
+            return so_far
+        known = list(told.values())
+        if sum(len(bundle.ranks) for bundle in known) > len(
+            set[int]().union(*(bundle.ranks for bundle in known))
+        ):
+            # Rank by rank, what it says of itself is right.
+            own_words = [
+                bundle.among(
+                    rank
+                    for rank in bundle.ranks
+                    if child <= (rank - root) % private.size < child + step
+                )
+                for child, bundle in told.items()
+            ]
+            known = own_words + known
+            known = [bundle.without_interrupted() for bundle in known] + known
+        merged = Bundle.merge(known, capped=True)
+        if private.rank != root:
+            data = merged.encode()
+    except MemoryError:
+        # Pass on what there is: the others wait for this message.
+        data = next(filter(None, (data, *received.values())), b"")
+    return merged, data
+
+
+def ranks_to_ask(private: Private, gathered: Bundle) -> tuple[int, ...]:
+    """Return whose stack the root lacks: for each fingerprint, one that has it.
+
+    Not collective.
+    """
+    leaders = set(gathered.outlines().values()) - {private.rank}
+    return tuple(sorted(leaders))
+
+
+def complete_outlines(
+    private: Private, gathered: Bundle, outline: Outline | None, asked: tuple[int, ...]
+) -> Bundle:
+    """Put the stacks where only their fingerprints are.
+
+    Collective over the root, which calls this, and the ranks that it has asked, which
+    call `send_whole`.
+
+    Args:
+        private: This rank's side.
+        gathered: What the root has.
+        outline: That of its own failure, if it has one.
+        asked: From `ranks_to_ask`.
+    """
+    whole: dict[bytes, bytes] = {}
+    for rank in asked:
+        whole |= load_plain(receive(private.comm, rank, TAG_STACK))
+    if outline is not None:
+        whole |= outline.whole()
+    return gathered.reshaped(whole) if whole else gathered
+
+
+def send_whole(private: Private, outline: Outline | None, root: int) -> None:
+    """Write the stack of this rank's failure out for the root, which has asked."""
+    data = dump_plain({} if outline is None else outline.whole())
+    _send(private, data, root, TAG_STACK)
+    _progress(private, len(data))
 
 
 def spread_bytes(private: Private, data: bytes, root: int) -> bytes:

@@ -281,7 +281,7 @@ def collect(
     place = 0
     try:
         private = checked_before(comm, step, root, everywhere, timeout)
-        if private is None or exc is not None:
+        if private is None or not (exc is None or is_a(exc, BaseException)):
             arguments = check_arguments(
                 comm, step, root=root, everywhere=everywhere, timeout=timeout, exc=exc
             )

@@ -100,13 +100,12 @@ def _depth_over(root: Private) -> int:
     Not collective. 0 where there is none. One in regions on it that lie within
     others may be known to those alone that have come there.
     """
+    beacon = root.beacon
+    if beacon is None or not beacon.failed:
+        return 0
     regions = open_sides()
     n_outer = next((n for n, s in enumerate(regions) if s is not root), len(regions))
-    beacon = root.beacon
-    if beacon is None:
-        return 0
-    is_over = beacon.failed and beacon.failed_depth <= n_outer
-    return int(beacon.failed_depth) if is_over else 0
+    return int(beacon.failed_depth) if beacon.failed_depth <= n_outer else 0
 
 
 def come_by(root: Private, exc: BaseException | None) -> BaseException | None:

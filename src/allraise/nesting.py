@@ -184,8 +184,12 @@ def enclosing(group: MPI.Group | None, private: Private | None = None) -> list[P
 
 def outermost() -> Private | None:
     """Return the side of the outermost open region of this thread, if any."""
-    sides = open_sides()
-    return sides[0] if sides else None
+    opened = cell_here()[0]
+    if opened is None:
+        return None
+    while (around := opened[4]) is not None:
+        opened = around
+    return opened[0]
 
 
 def within(private: Private) -> list[Private]:

@@ -36,6 +36,10 @@ _MAX_WORDS: Final = 400
 # Of a chain of causes: longer ones are loops that retried.
 _MAX_LINKS: Final = 200
 
+# As `BaseException` has them, whatever a class says.
+_CAUSE: Final[Any] = BaseException.__dict__["__cause__"]
+_CONTEXT: Final[Any] = BaseException.__dict__["__context__"]
+
 _E = TypeVar("_E", bound=BaseException)
 
 
@@ -60,22 +64,21 @@ def put_on_top(error: BaseException, exc: BaseException | None) -> BaseException
     """
     if exc is None:
         return error
-    context = BaseException.__dict__["__context__"]
     below: set[int] = set()
     left = [exc]
     while left and len(below) < _MAX_LINKS:
         link = left.pop()
         if id(link) not in below:
             below.add(id(link))
-            causes = (BaseException.__dict__["__cause__"].__get__(link),)
-            left += [c for c in (*causes, context.__get__(link)) if c is not None]
+            links = (_CAUSE.__get__(link), _CONTEXT.__get__(link))
+            left += [other for other in links if other is not None]
     last = error
     for _ in range(_MAX_LINKS):
         if id(last) in below:
             break
-        inner = context.__get__(last)
+        inner = _CONTEXT.__get__(last)
         if inner is None or id(inner) in below:  # what it replaces comes again in it
-            context.__set__(last, exc)
+            _CONTEXT.__set__(last, exc)
             break
         last = inner
     return error
@@ -83,18 +86,15 @@ def put_on_top(error: BaseException, exc: BaseException | None) -> BaseException
 
 def cause_of(exc: BaseException) -> BaseException | None:
     """Return the cause of an exception."""
-    return cast(
-        "BaseException | None", BaseException.__dict__["__cause__"].__get__(exc)
-    )
+    found: BaseException | None = _CAUSE.__get__(exc)
+    return found
 
 
 def link_of(exc: BaseException) -> BaseException | None:
     """Return the cause of an exception, or else its context."""
     cause = cause_of(exc)
-    found = (
-        BaseException.__dict__["__context__"].__get__(exc) if cause is None else cause
-    )
-    return cast("BaseException | None", found)
+    found: BaseException | None = _CONTEXT.__get__(exc) if cause is None else cause
+    return found
 
 
 def type_name_of(cls: type) -> str:

@@ -47,12 +47,12 @@ class RankSet:
     def from_ranges(cls, ranges: Iterable[tuple[int, int]]) -> RankSet:
         """Make a set of ``(first, last)`` pairs, both ends included."""
         merged: list[tuple[int, int]] = []
-        for first, last in sorted(ranges):
-            if merged and first <= merged[-1][1] + 1:
-                merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        for pair in sorted(ranges):
+            if merged and pair[0] <= merged[-1][1] + 1:
+                merged[-1] = (merged[-1][0], max(pair[1], merged[-1][1]))
             else:
-                merged.append((first, last))
-        made = cls()
+                merged.append(pair)
+        made = cls.__new__(cls)
         made.ranges = tuple(merged)
         return made
 

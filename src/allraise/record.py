@@ -15,7 +15,8 @@ little:
 
 The shape and the variant are bytes when they travel, so that records merge by
 comparing bytes (see `grouping`), and a shape is decoded once for all the ranks
-that share it.
+that share it. In place of its frames a shape may hold a fingerprint of them (see
+`outline`): a shape all the same, of a record without frames.
 
 The text travels as JSON in builtins, decoded by an unpickler that refuses every
 class: a record can always be read, whatever is installed where, without running
@@ -27,14 +28,18 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import zlib
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from allraise.damage import WireError, check_links, is_whole, require
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 # Raised when a field is added or changes its meaning; both ends of a job run
 # the same allraise, so a mismatch means two installations in one job.
-WIRE_VERSION: Final = 1
+WIRE_VERSION: Final = 2
 
 
 # Kinds of records: what failed, and what only stopped because of that.
@@ -158,10 +163,35 @@ def load_plain(data: bytes) -> Any:
         raise WireError(msg) from error
 
 
+_PLAIN: Final = b"\0"
+_ZLIB: Final = b"\1"
+_WORTH_COMPRESSING_BYTES: Final = 1024
+
+
+def dump_compressed(data: object) -> bytes:
+    """Encode plain data, compressed where that pays."""
+    plain = dump_plain(data)
+    if len(plain) < _WORTH_COMPRESSING_BYTES:
+        return _PLAIN + plain
+    return _ZLIB + zlib.compress(plain, 1)
+
+
+def load_compressed(data: bytes) -> Any:
+    """Decode what `dump_compressed` has made.
+
+    Raises:
+        WireError: As `load_plain`.
+        zlib.error: The bytes are damaged.
+    """
+    return load_plain(zlib.decompress(data[1:]) if data[:1] == _ZLIB else data[1:])
+
+
 # Not in ASCII: two lone surrogates side by side would come back as one character.
 # A file name that is no UTF-8 is made of surrogates. One encoder, because
 # ``json.dumps`` makes another for every call with options.
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
+_DECODER: Final = json.JSONDecoder()
+_quote: Final = json.encoder.encode_basestring  # what it does with a text
 
 
 def _to_json(data: object) -> bytes:
@@ -169,21 +199,46 @@ def _to_json(data: object) -> bytes:
 
 
 def _from_json(data: bytes) -> Any:
-    return json.loads(data.decode("utf-8", "surrogatepass"))
+    text = data.decode("utf-8", "surrogatepass")
+    value, end = _DECODER.raw_decode(text)  # `json.loads` looks for spaces around it
+    require(end == len(text), "what follows a record")
+    return value
 
 
 def pack(record: Record) -> Packed:
     """Split a record into the parts that travel."""
-    shape = [
-        (link.type_name, link.frames, link.cause, link.context, link.members)
-        for link in record.links
-    ]
     return Packed(
-        _to_json((WIRE_VERSION, record.kind, shape)),
+        pack_shape(record.kind, record.links),
         pack_variant(record),
         record.bodies,
         (record.origin.host, record.origin.pid, record.origin.time),
     )
+
+
+def pack_shape(kind: str, links: Sequence[Link]) -> bytes:
+    """Return a shape as it travels."""
+    shape = [
+        (link.type_name, link.frames, link.cause, link.context, link.members)
+        for link in links
+    ]
+    return _to_json((WIRE_VERSION, kind, shape))
+
+
+def pack_outline(
+    kind: str, link: Link, reason: str, fingerprint: str
+) -> tuple[bytes, bytes]:
+    """Return shape and variant of a link alone, with a fingerprint for its frames.
+
+    The same JSON, written by hand: each rank that fails does this, and to run less code
+    is what makes it fast where many share a core.
+    """
+    name, message, lines, *_ = link
+    shape = (
+        f"[{WIRE_VERSION}, {_quote(kind)}, [[{_quote(name)}, [], -1, -1, null]],"
+        f" {_quote(fingerprint)}]"
+    )
+    told = f"[[[{_quote(message)}, [{_quote(lines[0])}], [], 0]], [{_quote(reason)}]]"
+    return shape.encode("utf-8", "surrogatepass"), told.encode("utf-8", "surrogatepass")
 
 
 def pack_variant(record: Record) -> bytes:
@@ -194,13 +249,20 @@ def pack_variant(record: Record) -> bytes:
     return _to_json((variant, record.reasons))
 
 
+class _Shape(NamedTuple):
+    kind: str
+    links: list[Link]
+    fingerprint: str
+
+
 @lru_cache(maxsize=64)  # a shape is shared by many ranks; decode it once
-def _load_shape(shape: bytes) -> tuple[str, list[Link]]:
-    version, kind, links = _from_json(shape)
+def _load_shape(shape: bytes) -> _Shape:
+    version, kind, links, *rest = _from_json(shape)
     if version != WIRE_VERSION:
         msg = f"record version {version}, this allraise reads {WIRE_VERSION}"
         raise WireError(msg)
     require(type(kind) is str, "the kind of a record")
+    fingerprint = "".join(rest)
     made = [
         Link(
             type_name,
@@ -212,7 +274,7 @@ def _load_shape(shape: bytes) -> tuple[str, list[Link]]:
         for type_name, frames, cause, context, members in links
     ]
     check_links(tuple(made))
-    return kind, made
+    return _Shape(kind, made, fingerprint)
 
 
 def peek(shape: bytes, variant: bytes) -> tuple[str, str, str]:
@@ -224,7 +286,7 @@ def peek(shape: bytes, variant: bytes) -> tuple[str, str, str]:
         WireError: The bytes are damaged or of another version.
     """
     try:
-        kind, links = _load_shape(shape)
+        kind, links, _ = _load_shape(shape)
         message = _from_json(variant)[0][0][0]
     except WireError:
         raise
@@ -238,9 +300,17 @@ def peek(shape: bytes, variant: bytes) -> tuple[str, str, str]:
 def kind_of(shape: bytes) -> str:
     """Return the kind of a packed record; damaged ones are failures."""
     try:
-        return _load_shape(shape)[0]
+        return _load_shape(shape).kind
     except Exception:
         return FAILURE
+
+
+def is_outline(shape: bytes) -> bool:
+    """Tell whether a shape holds a fingerprint in place of its frames."""
+    try:
+        return _load_shape(shape).fingerprint != ""
+    except Exception:  # damaged
+        return False
 
 
 def unpack(packed: Packed) -> Record:
@@ -250,7 +320,7 @@ def unpack(packed: Packed) -> Record:
         WireError: The bytes are damaged or of another version.
     """
     try:
-        kind, shape = _load_shape(packed.shape)
+        kind, shape, _ = _load_shape(packed.shape)
         variant, reasons = _from_json(packed.variant)
         links = tuple(
             link._replace(
@@ -262,7 +332,7 @@ def unpack(packed: Packed) -> Record:
         )
         for link in links:
             texts = (link.message, *link.lines, *link.notes, *reasons)
-            require(all(type(text) is str for text in texts), "a link's text")
+            require({*map(type, texts)} == {str}, "a link's text")
             require(is_whole(link.hidden) and link.hidden >= 0, "a link's hidden")
         origin = Origin(*packed.origin)
     except WireError:

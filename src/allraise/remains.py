@@ -40,7 +40,7 @@ def load_spool(folder: Path) -> Report:
     """
     left = read_left(folder)
     bundle = Bundle.merge((left.failures, left.ended))
-    if not bundle.ranks:
+    if not bundle:
         msg = f"{folder} holds nothing that a rank has left"
         raise ValueError(msg)
     size = _add_who_left_nothing(folder, bundle)

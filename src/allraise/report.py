@@ -82,7 +82,7 @@ class Report:
             wanted = known & ranks
             if wanted:
                 bundle.add(wanted, record)
-        if not bundle.ranks:
+        if not bundle:
             msg = f"the report is about ranks {self.bundle.ranks}, none of {ranks}"
             raise ValueError(msg)
         for rank, origin in self.bundle.origins.items():

@@ -78,6 +78,14 @@ def read_settings() -> Settings:
     )
 
 
+def is_report_wanted() -> bool:
+    """Tell whether ``ALLRAISE_REPORT`` is set. Not collective. Never raises.
+
+    A fifth of what it takes to read and check all variables, for each failure asks.
+    """
+    return bool(os.environ.get("ALLRAISE_REPORT"))
+
+
 def is_pure() -> bool:
     """Tell whether ``ALLRAISE_PURE`` asks for Python alone. Not collective.
 

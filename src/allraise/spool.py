@@ -31,7 +31,7 @@ from allraise.ranks import RankSet
 from allraise.record import Link, Record
 from allraise.remains import HEAD, HEAD_BYTES, read_left, stack_record_of
 from allraise.report import Report
-from allraise.settings import read_settings
+from allraise.settings import is_report_wanted, read_settings
 from allraise.stall import take_signal
 
 if TYPE_CHECKING:
@@ -182,10 +182,9 @@ def current() -> Spool | None:
     Not collective. None if nobody has asked for a report,
     or nothing can be kept beside it.
     """
-    if _current is None:
-        template = read_settings().report
-        path = expand_path(template or "", "", job_id(os.environ))
-        if template and folder_for(path) is not None:
+    if _current is None and is_report_wanted():
+        path = expand_path(read_settings().report or "", "", job_id(os.environ))
+        if folder_for(path) is not None:
             from allraise.registry import resolve_comm
 
             world = resolve_comm(None)

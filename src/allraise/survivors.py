@@ -181,7 +181,7 @@ def _own_bundle(side: Private, private: Private, exc: BaseException | None) -> B
     if _is_consequence(exc):
         return Bundle.of(rank, capture(exc, kind=INTERRUPTED))
     own, _ = contribution(side, exc, 0, None)
-    return own if own.ranks else brief(side, exc)
+    return own or brief(side, exc)
 
 
 def _is_consequence(exc: BaseException) -> bool:

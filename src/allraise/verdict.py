@@ -107,7 +107,9 @@ def _hash_of(region: Region) -> int:
 
 def step_number(opened: Opened, depth: int) -> int:
     """Return the number that tells a region from others."""
-    return _hash_of(opened[1]) + (depth << COUNT_BITS) + opened[3]
+    region = opened[1]
+    digest = HASHES[region] if region in HASHES else _hash_of(region)
+    return digest + (depth << COUNT_BITS) + opened[3]
 
 
 def severity_of(exc: BaseException | None) -> int:

@@ -10,7 +10,7 @@ import pytest
 from mpi4py import MPI
 
 import allraise
-from allraise import CheckpointError, CheckpointException, agree, guard
+from allraise import CheckpointError, CheckpointException, agree, gathering, guard
 from allraise.nesting import open_sides
 from ranks.outcomes import check_outcome, fail_if, outcome_of
 
@@ -69,6 +69,71 @@ def test_everywhere_gives_every_rank_the_whole_report(comm):
     outcome = outcome_of(block)
     check_outcome(outcome, comm, errors, step="write", everywhere=True)
     assert "whole report" not in str(outcome)
+
+
+def write_low(error):
+    raise error
+
+
+def write_high(error):
+    raise error
+
+
+WRITERS = (write_low, write_high, fail_if)
+
+
+def write(rank):
+    """Fail in one of three ways."""
+    way, error = WRITERS[rank % 3], OSError(28, f"full on rank {rank}")
+    way(error) if way is not fail_if else way(error, error)
+
+
+def last_frames(outcome):
+    return {rank: stack[-1].name for rank, (_, stack) in outcome.failures.items()}
+
+
+@pytest.mark.parametrize("branches", [None, 2, 3, 8])
+def test_each_ranks_stack_is_its_own_whoever_has_the_same(comm, monkeypatch, branches):
+    if branches is not None:  # down a tree, as where there are many ranks
+        monkeypatch.setattr(gathering, "MAX_GATHERED_RANKS", 1)
+        monkeypatch.setattr(gathering, "BRANCHES", branches)
+    for root in {0, comm.size - 1}:
+        for failing in sets_of_ranks(comm):
+
+            def block(root=root, failing=failing):
+                with guard(comm, "write", root=root):
+                    if comm.rank in failing:
+                        write(comm.rank)
+
+            outcome = outcome_of(block)
+            text = str(outcome)
+            if comm.rank == root:
+                names = {rank: WRITERS[rank % 3].__name__ for rank in failing}
+                assert last_frames(outcome) == names
+                assert text.count("raise error") == len(failing)
+                assert text.count("write(comm.rank)") == len(failing)
+            elif comm.rank in failing:
+                _, own = outcome.failures[comm.rank]
+                assert own[-1].name == WRITERS[comm.rank % 3].__name__
+                assert text.count("raise error") == 1
+
+
+def test_the_whole_report_is_everywhere_also_for_who_did_not_ask_for_it(comm):
+    """A rank fails before the others come to a guard that wants less."""
+
+    def block():
+        with guard(comm, "outer", everywhere=True):
+            if comm.rank == comm.size - 1:
+                write(comm.rank)
+            with guard(comm, "inner"):
+                write(comm.rank)
+
+    outcome = outcome_of(block)
+    if comm.size > 1:
+        assert outcome.step == "outer"
+        names = {rank: WRITERS[rank % 3].__name__ for rank in range(comm.size)}
+        assert last_frames(outcome) == names
+        assert str(outcome).count("raise error") == comm.size
 
 
 def test_the_ranks_own_exception_is_untouched(comm):

@@ -27,6 +27,7 @@ from allraise.record import (
     pack,
     unpack,
 )
+from allraise.summary import read_summary, summarise, summarise_one
 
 
 def record(type_name="ValueError", message="m", line=1, body=b"", kind="failure"):
@@ -160,14 +161,15 @@ def test_a_summary_has_type_and_first_line_and_is_bounded():
         Bundle.of(r, record(f"T{r}", f"line {r} {'x' * 999}\nsecond"))
         for r in range(5000)
     )
-    summary = bundle.summarise("rank 0 has it")
+    told = summarise(bundle)
+    summary = read_summary(told, "rank 0 has it")
     assert summary.ranks == bundle.ranks
     first = content(summary)[0]
     assert first[0][0].type_name == "T0"
     assert first[0][0].message.startswith("line 0 x")
     assert "second" not in first[0][0].message
     assert first[2] == ("rank 0 has it",)
-    assert len(summary.encode()) < 100_000
+    assert len(told) < 100_000
 
 
 def damage(data):
@@ -197,6 +199,31 @@ def test_damaged_bytes_are_refused_or_read_but_raise_nothing_else(message):
     assert n_refused > 10
 
 
+def test_a_damaged_summary_is_refused_or_read_but_raises_nothing_else():
+    known = [Bundle.of(r, record(f"T{r}", f"line {r}" * 90)) for r in range(9)]
+    n_refused = 0
+    for bundle in (known[0], Bundle.merge(known)):
+        for damaged in damage(summarise(bundle)):
+            try:
+                summary = read_summary(damaged, "rank 0 has it")
+                assert all(ranks for ranks, _ in summary.records())
+            except WireError:
+                n_refused += 1
+    assert n_refused > 100
+
+
+def test_a_summary_of_nobody_has_no_bytes():
+    assert summarise(Bundle()) == b""
+
+
+def test_a_summary_of_one_tells_of_it():
+    (((rank,), found),) = read_summary(
+        summarise_one(3, "OSError", "disk full"), "rank 0 has it"
+    ).records()
+    assert rank == 3
+    assert found == minimal("OSError", "disk full", reason="rank 0 has it")
+
+
 def test_a_bundle_refuses_classes():
     """Reading the text of a record runs nothing that came with it."""
     data = b"\0" + pickle.dumps(([], {0: random.Random}))
@@ -222,8 +249,8 @@ def test_unreadable_plain_data_is_a_wire_error(data):
 
 def test_a_record_of_another_version_is_refused():
     packed = pack(minimal("ValueError"))
-    other = packed._replace(shape=packed.shape.replace(b"[1,", b"[99,", 1))
-    with pytest.raises(WireError, match="record version 99, this allraise reads 1"):
+    other = packed._replace(shape=packed.shape.replace(b"[2,", b"[99,", 1))
+    with pytest.raises(WireError, match="record version 99, this allraise reads 2"):
         unpack(other)
 
 
@@ -253,9 +280,9 @@ def test_a_bundle_of_later_is_made_when_it_is_looked_at():
 
 def test_what_the_root_told_and_cannot_be_read_hides_no_failure():
     own = Bundle.of(1, minimal("OSError", "disk full"))
-    for known, ranks in ((own, [1]), (Bundle(), [1]), (None, [1])):
-        found = failing._known(b"damaged", known, 1)
-        assert list(found.ranks) == ranks
+    for known, where in ((own, "rank 0"), (Bundle(), "rank 0"), (Bundle(), "")):
+        found = failing._known(b"damaged", known, 1, None, where)
+        assert list(found.ranks) == [1]
         (_, record), *rest = found.records()
         assert rest == []
         is_own = known is own

@@ -13,6 +13,7 @@ from allraise import CheckpointError, CheckpointException, RemoteError, wrap_exc
 from allraise.bundle import Bundle
 from allraise.capture import capture
 from allraise.exceptions import Agreed
+from allraise.summary import read_summary, summarise
 from unit.zoo import ZOO
 
 
@@ -43,7 +44,8 @@ def gathered(exc, *, live=None):
 def partial():
     """Return what a rank raises that has not failed, and lacks the whole report."""
     where = "rank 0 of 4 has the whole report"
-    summary = Bundle.of(3, capture(ValueError("boom"))).summarise(where)
+    told = summarise(Bundle.of(3, capture(ValueError("boom"))))
+    summary = read_summary(told, where)
     made = CheckpointException.from_bundle("write", summary, ordinary=True)
     made.locate(4, where)
     return made

@@ -6,8 +6,9 @@ import pytest
 
 from allraise import CheckpointException
 from allraise.bodies import MAX_BODY_BYTES
-from allraise.bundle import MAX_SUMMARY_CHARS, Bundle
+from allraise.bundle import Bundle
 from allraise.capture import MAX_CAUSE_CHARS, MAX_MESSAGE_CHARS, capture
+from allraise.summary import MAX_SUMMARY_CHARS, read_summary, summarise
 
 LONG = MAX_BODY_BYTES + 1000
 
@@ -78,7 +79,8 @@ def test_an_exception_within_another_says_how_much_more_there_is():
 
 def test_the_other_ranks_are_told_how_much_more_there_is():
     bundle = Bundle.of(0, capture(ValueError("x" * (MAX_SUMMARY_CHARS + 5))))
-    ((_, record),) = bundle.summarise("rank 0 has it").records()
+    told = read_summary(summarise(bundle), "rank 0 has it")
+    ((_, record),) = told.records()
     assert record.links[0].message.endswith("xxx... [5 more characters]")
 
 

@@ -351,6 +351,7 @@ def report_fails():
         import allraise.agreement
         import allraise.bundle
         import allraise.exceptions
+        import allraise.failing
         import allraise.record
 
         def broken(*_args, **_how):
@@ -358,7 +359,7 @@ def report_fails():
 
         owner, name = {
             "merge": (allraise.bundle.Bundle, "merge"),
-            "summary": (allraise.bundle.Bundle, "summarise"),
+            "summary": (allraise.failing, "summarise"),
             "decode": (allraise.bundle.Bundle, "decode"),
             "rebuild": (pickle, "loads"),
             "text": (allraise.bundle.Bundle, "records"),

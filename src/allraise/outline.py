@@ -1,0 +1,151 @@
+"""A failure that is told without its stack, by a fingerprint of it.
+
+Owns when that can be done, the fingerprint, and how the stack is written out later.
+Knows nothing of MPI::
+
+    rank 3   type, message, object, fingerprint ─┐
+    rank 5   type, message, object, fingerprint ─┤
+    ...                                          ├─> root ── "rank 3, your stack?"
+    rank 9   type, message, object, fingerprint ─┘        <─ the stack, once
+
+Why: a thousand ranks that fail alike have one stack. To write it out, each would read
+the same source files and look up each frame's columns, only to have the root find that
+it knows all that: most of what a failure costs, and a thousand readers of one file on
+a file system that all share.
+
+A failure has an outline if it stands alone, without causes, members and notes, and if
+Python prints nothing of it but its stack, its type and its message. All others are
+taken down whole, see `capture`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from allraise.bodies import dump_exception
+from allraise.capture import MAX_MESSAGE_CHARS, origin_here
+from allraise.frames import MAX_FRAMES_EACH_END, frames_from_places, places_of
+from allraise.own import is_own_file
+from allraise.parts import type_name_of
+from allraise.record import Link, Packed, pack_outline, pack_shape
+
+if TYPE_CHECKING:
+    from allraise.frames import Place
+
+# Python prints more of these than type and message: members, the line with the error,
+# "did you mean".
+_TOLD_WITH_MORE: Final = (
+    BaseExceptionGroup,
+    SyntaxError,
+    NameError,
+    AttributeError,
+    ImportError,
+)
+
+_cause_of: Final[Any] = BaseException.__dict__["__cause__"].__get__
+_context_of: Final[Any] = BaseException.__dict__["__context__"].__get__
+_is_hidden: Final[Any] = BaseException.__dict__["__suppress_context__"].__get__
+_traceback_of: Final[Any] = BaseException.__dict__["__traceback__"].__get__
+
+
+class Outline:
+    """A failure in the form that travels, and what makes it whole on its own rank.
+
+    Not collective. Keeps code alive, but no frame and no exception.
+
+    Attributes:
+        packed: With a fingerprint in the shape.
+    """
+
+    def __init__(
+        self, packed: Packed, kind: str, name: str, places: list[Place]
+    ) -> None:
+        self.packed = packed
+        self._kind = kind
+        self._name = name
+        self._places = places
+
+    def whole(self) -> dict[bytes, bytes]:
+        """Write the stack out: return the shape here with the one of `capture`.
+
+        Never raises: others wait for it. Nothing where it cannot be had.
+        """
+        try:
+            link = Link(self._name, frames=frames_from_places(self._places))
+            return {self.packed.shape: pack_shape(self._kind, (link,))}
+        except BaseException:  # no memory, say: type and message are there
+            return {}
+
+
+def outline_of(exc: BaseException, kind: str) -> Outline | None:
+    """Take down a failure without writing its stack out.
+
+    Not collective. Never raises.
+
+    Args:
+        exc: The exception; it is not changed, and nothing of it is kept alive.
+        kind: ``failure``, or which consequence of one it is.
+
+    Returns:
+        None where it must be taken down whole.
+    """
+    try:
+        return _outline_of(exc, kind)
+    except BaseException:  # __str__, a module's loader: `capture` knows what to do
+        return None
+
+
+def _outline_of(exc: BaseException, kind: str) -> Outline | None:
+    cls = type(exc)
+    if (
+        issubclass(cls, _TOLD_WITH_MORE)
+        or _cause_of(exc) is not None
+        or (_context_of(exc) is not None and not _is_hidden(exc))
+        or getattr(exc, "__notes__", None) is not None
+        or hasattr(sys, "tracebacklimit")
+    ):
+        return None
+    places = _places_of(exc)
+    message = str(exc)
+    if not places or type(message) is not str or len(message) > MAX_MESSAGE_CHARS:
+        return None
+    name = type_name_of(cls)
+    line = f"{name}: {message}\n" if message else f"{name}\n"
+    body, reason = dump_exception(exc)
+    link = Link(name, message, (line,))
+    shape, variant = pack_outline(kind, link, reason, _fingerprint(name, places))
+    host, pid, time = origin_here()
+    packed = Packed(shape, variant, (body,), (host, pid, time))
+    return Outline(packed, kind, name, places)
+
+
+def _places_of(exc: BaseException) -> list[Place]:
+    """Return where its frames are; nothing where only `capture` can tell."""
+    places = places_of(_traceback_of(exc))
+    first = 0  # allraise called the user's function: it is no news
+    while first < len(places) and is_own_file(places[first][0].co_filename):
+        first += 1
+    del places[:first]
+    for code, _ in places:
+        if code.co_filename.startswith("<"):
+            return []  # typed at a prompt, or from `exec`: Python may know the source
+    if not places or is_own_file(places[-1][0].co_filename):
+        return []
+    return places if len(places) <= 2 * MAX_FRAMES_EACH_END else []
+
+
+def _fingerprint(name: str, places: list[Place]) -> str:
+    """Return what is the same for the same frames, in every process, and else not.
+
+    Of the source text nothing but its layout, which comes with the code: to read it
+    is what is to be saved.
+    """
+    # Imported here because OpenSSL takes three milliseconds to load.
+    import hashlib
+
+    told = [name.encode("utf-8", "surrogatepass")]
+    for code, instruction in places:
+        place = f"{code.co_filename}\0{code.co_qualname}\0{instruction}"
+        told += (place.encode("utf-8", "surrogatepass"), code.co_linetable)
+    return hashlib.blake2b(b"\0".join(told), digest_size=16).hexdigest()
