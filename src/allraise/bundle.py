@@ -147,12 +147,13 @@ class Bundle:
             known = set(bundle.ranks)
             overlap = taken & known
             taken |= known
-            for shape, variant, ranks in bundle.entries():
-                left = ranks
+            for shape, variant, ranges in bundle.held():
+                left: Sequence[tuple[int, int]] = ranges
                 if overlap:
-                    left = RankSet(rank for rank in ranks if rank not in overlap)
+                    ranks = RankSet.from_ranges(ranges)
+                    left = RankSet(r for r in ranks if r not in overlap).ranges
                 if left:
-                    merged._add_or_spill(shape, variant, left.ranges, capped=capped)
+                    merged._add_or_spill(shape, variant, left, capped=capped)
             for rank, origin in bundle.origins.items():
                 if capped and len(merged._origins) >= MAX_ORIGINS:
                     break
@@ -206,9 +207,14 @@ class Bundle:
 
     def entries(self) -> Iterator[tuple[bytes, Variant, RankSet]]:
         """Go through the distinct failures as they travel."""
+        for shape, variant, ranges in self.held():
+            yield shape, variant, RankSet.from_ranges(ranges)
+
+    def held(self) -> Iterator[tuple[bytes, Variant, list[tuple[int, int]]]]:
+        """Go through them with the ranges of their ranks in no order."""
         for shape, variants in self._shapes.items():
             for variant, ranges in variants.items():
-                yield shape, variant, RankSet.from_ranges(ranges)
+                yield shape, variant, ranges
 
     def __bool__(self) -> bool:
         """Whether anyone failed."""
@@ -266,9 +272,8 @@ class Bundle:
     def reshaped(self, whole: Mapping[bytes, bytes]) -> Bundle:
         """Return the same with some shapes in place of others."""
         found = Bundle()
-        for shape, variants in self._shapes.items():
-            for variant, ranges in variants.items():
-                found._add(whole.get(shape, shape), variant, ranges)
+        for shape, variant, ranges in self.held():
+            found._add(whole.get(shape, shape), variant, ranges)
         found._origins = self._origins
         return found
 

@@ -92,16 +92,17 @@ def dump_native(exc: BaseException) -> bytes:
         n_chars += len(value) if type(value) is str else 0
     if n_chars > MAX_CHARS or exc.__dict__ or exc.__suppress_context__:
         return b""
+    # An OSError may have been changed since it was made: as the receiver will do, see
+    # what becomes of its arguments.
+    made = cls(*exc.__reduce__()[1])
+    if type(made) is not cls or _state_of(made, is_os_error=is_os_error) != state:
+        return b""
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, protocol=5)
     # Not copyreg's: tblib, say, may have put exceptions there, with their tracebacks.
     pickler.dispatch_table = {}
     pickler.dump(exc)
-    body = buffer.getvalue()
-    made = pickle.loads(body)
-    if type(made) is cls and _state_of(made, is_os_error=is_os_error) == state:
-        return body
-    return b""
+    return buffer.getvalue()
 
 
 def _state_of(exc: BaseException, *, is_os_error: bool) -> tuple[object, ...]:

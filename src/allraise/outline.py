@@ -111,10 +111,9 @@ def _outline_of(exc: BaseException, kind: str) -> Outline | None:
     if not places or type(message) is not str or len(message) > MAX_MESSAGE_CHARS:
         return None
     name = type_name_of(cls)
-    line = f"{name}: {message}\n" if message else f"{name}\n"
     body, reason = dump_exception(exc)
-    link = Link(name, message, (line,))
-    shape, variant = pack_outline(kind, link, reason, _fingerprint(name, places))
+    fingerprint = _fingerprint(name, places)
+    shape, variant = pack_outline(kind, name, message, reason, fingerprint)
     host, pid, time = origin_here()
     packed = Packed(shape, variant, (body,), (host, pid, time))
     return Outline(packed, kind, name, places)

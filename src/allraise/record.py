@@ -225,19 +225,19 @@ def pack_shape(kind: str, links: Sequence[Link]) -> bytes:
 
 
 def pack_outline(
-    kind: str, link: Link, reason: str, fingerprint: str
+    kind: str, name: str, message: str, reason: str, fingerprint: str
 ) -> tuple[bytes, bytes]:
-    """Return shape and variant of a link alone, with a fingerprint for its frames.
+    """Return shape and variant of an exception alone, with a fingerprint of its frames.
 
     The same JSON, written by hand: each rank that fails does this, and to run less code
     is what makes it fast where many share a core.
     """
-    name, message, lines, *_ = link
+    line = f"{name}: {message}\n" if message else f"{name}\n"
     shape = (
         f"[{WIRE_VERSION}, {_quote(kind)}, [[{_quote(name)}, [], -1, -1, null]],"
         f" {_quote(fingerprint)}]"
     )
-    told = f"[[[{_quote(message)}, [{_quote(lines[0])}], [], 0]], [{_quote(reason)}]]"
+    told = f"[[[{_quote(message)}, [{_quote(line)}], [], 0]], [{_quote(reason)}]]"
     return shape.encode("utf-8", "surrogatepass"), told.encode("utf-8", "surrogatepass")
 
 
