@@ -396,7 +396,7 @@ def watch(setattr_: Any, player_of: Any) -> None:
             player.ledger.append(entry)
         return outcome
 
-    for module in ("guard", "row", "arguments"):
+    for module in ("guard", "caught", "row", "arguments"):
         # By name: `allraise.guard` is the class.
         setattr_(sys.modules[f"allraise.{module}"], "leave", leave)
 
@@ -411,7 +411,7 @@ def watch(setattr_: Any, player_of: Any) -> None:
                 player.ledger.append(entry | {"touched": False})
 
     setattr_(allraise.guard, "__exit__", exit_)
-    module = sys.modules["allraise.guard"]
+    module = sys.modules["allraise.caught"]
     real_plainly = module.agree_plainly
 
     def plainly(leave, comm, *args):

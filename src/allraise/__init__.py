@@ -8,14 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from allraise.bodies import RemoteError
+from allraise.caught import agree, collect
 from allraise.errors import HangError, PeerFailure, StepMismatchError
 from allraise.exceptions import CheckpointError, CheckpointException
-from allraise.guard import agree, collect, guard
-from allraise.steps import CollectiveSteps
+from allraise.guard import guard
 from allraise.wrapped import WrappedException, is_wrapped_exception, wrap_exception
 
 if TYPE_CHECKING:
     from allraise.report import Report, load_report
+    from allraise.steps import CollectiveSteps
 
 __version__ = "0.1.0"
 
@@ -39,10 +40,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Bring what reads report files when it is asked for: jobs rarely do."""
+    """Bring what few jobs use when it is asked for: an import takes its time."""
     if name in {"Report", "load_report"}:
         from allraise import report
 
         return getattr(report, name)
+    if name == "CollectiveSteps":
+        from allraise import steps
+
+        return steps.CollectiveSteps
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)

@@ -307,9 +307,13 @@ Gated_call(PyObject *callable, PyObject *const *args, size_t n_given, PyObject *
         Py_CLEAR(result);
         if (error != NULL && error != late) {
             PyException_SetContext(late, Py_NewRef(error));
+            // PyErr_SetObject would put what is being handled there instead.
+            PyErr_Restore(Py_NewRef(Py_TYPE(late)), Py_NewRef(late),
+                          PyException_GetTraceback(late));
+        } else {
+            PyErr_SetObject((PyObject *)Py_TYPE(late), late);
         }
         Py_XDECREF(error);
-        PyErr_SetObject((PyObject *)Py_TYPE(late), late);
     }
     Py_DECREF(late);
     return result;

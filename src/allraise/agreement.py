@@ -9,7 +9,8 @@ records; knows nothing of with statements. One region, entry to exit::
              | nobody failed, all at one step: return         the success path
              | else, with room to call and signals held back, see `closing`:
              | all carry one agreed failure: pass it on
-             | else capture -> gather to the root -> bcast a summary
+             | else capture -> gather to the root -> a summary for all
+             |      -> each stack to the root, once, where it lacks it
              outcome: one CheckpointException a rank
 
 **Nested regions cannot deadlock each other.** They share the private

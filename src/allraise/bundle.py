@@ -23,17 +23,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from allraise.damage import WireError, check_ranges, check_types
 from allraise.ranks import RankSet
-from allraise.record import (
-    INTERRUPTED,
-    NOWHERE,
-    Origin,
+from allraise.record import INTERRUPTED, NOWHERE, Origin, Record, minimal
+from allraise.wire import (
     Packed,
-    Record,
     dump_compressed,
     is_outline,
     kind_of,
     load_compressed,
-    minimal,
     pack,
     unpack,
 )

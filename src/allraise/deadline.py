@@ -20,8 +20,8 @@ from allraise.leaving import tell_at_exit
 from allraise.overdue import WOKEN_S, Deadline, answer
 from allraise.parts import is_a
 from allraise.peers import BY_TOKEN, PEERS, WATCHDOG, Peers
-from allraise.record import dump_plain
 from allraise.signals import signals_held_back
+from allraise.wire import dump_plain
 
 if TYPE_CHECKING:
     from allraise.census import Door

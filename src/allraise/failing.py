@@ -2,7 +2,8 @@
 
 Owns the way from the verdict to what each rank raises::
 
-    records -> gather to the root -> a summary down to every rank -> outcome
+    records -> gather to the root -> a summary down to every rank
+            -> from some ranks the stack, where the root lacks it -> outcome
 
 Knows nothing of how the verdict came about, nor of open regions.
 """
@@ -26,11 +27,12 @@ from allraise.lane import UNKNOWN
 from allraise.mismatch import explain_mismatch, position_of, stand_of
 from allraise.parts import describe
 from allraise.private import step_of
-from allraise.record import FAILURE, INTERRUPTED, dump_plain, load_plain, minimal
+from allraise.record import FAILURE, INTERRUPTED, minimal
 from allraise.spooling import discard_failure
 from allraise.summary import read_summary, summarise, summarise_one
 from allraise.verdict import EVERYWHERE, Verdict, severity_of, token_of
 from allraise.waking import clear
+from allraise.wire import dump_plain, load_plain
 
 if TYPE_CHECKING:
     from allraise.outline import Outline
@@ -113,7 +115,8 @@ def _fail(
     own, live = contribution(private, exc, verdict.token_high, known)
     if outline is not None and verdict.everywhere:
         # Asked for at another guard than the one that this rank stood at.
-        own, outline = own.reshaped(outline.whole()), None
+        own = own.reshaped(outline.whole_while_others_wait())
+        outline = None
     if private.asks_for and not own:
         # It is to be told with those who were waiting on g.comm already.
         woken = private.beacon.interruption(UNKNOWN, private.asks_for)
@@ -148,13 +151,13 @@ def _bring_together(
     """
     root = verdict.root
     gathered = _gather(private, own, root)
-    step, data, asked = _spread(private, gathered, verdict, root)
+    step, data, asked = _spread(private, gathered, verdict, outline)
     if not data:
         # Nobody who passed a failure on had failed: what they know is all.
         if exc is not None:
             own = brief(private, exc)
         gathered = _gather(private, own, root)
-        step, data, _ = _spread(private, gathered, verdict, root)
+        step, data, _ = _spread(private, gathered, verdict)
     elif private.rank == root:
         gathered = complete_outlines(private, gathered, outline, asked)
     elif private.rank in asked:
@@ -163,8 +166,11 @@ def _bring_together(
         return step, gathered, ""
     # Most often the root's is the only one that is read. And while many ranks of a
     # core read theirs, the root waits for its turn.
-    where, rank = "" if verdict.everywhere else _where(private, root), private.rank
-    known = Bundle.later(lambda: _known(data, own, rank, outline, where))
+    rank, mine = private.rank, own
+    where = _where(private, root)
+    if verdict.everywhere:
+        where, mine = "", Bundle()
+    known = Bundle.later(lambda: _known(data, mine, rank, outline, where))
     return step, known, where
 
 
@@ -172,6 +178,8 @@ def _known(
     data: bytes, own: Bundle, rank: int, outline: Outline | None, where: str
 ) -> Bundle:
     """Return what a rank knows, of what the root has told and of its own."""
+    if outline is not None:
+        own = own.reshaped(outline.whole())
     try:
         if not where:
             return Bundle.decode(data)
@@ -179,8 +187,6 @@ def _known(
         if rank not in own.ranks:
             return told
         mine = own.only(rank)
-        if outline is not None:
-            mine = mine.reshaped(outline.whole())
         # That it was interrupted is less than what others tell of it.
         return Bundle.merge((mine.without_interrupted(), told, mine))
     except Exception as error:  # nobody is to be left without a report for that
@@ -207,7 +213,10 @@ def _where(private: Private, root: int) -> str:
 
 
 def _spread(
-    private: Private, gathered: Bundle, verdict: Verdict, root: int
+    private: Private,
+    gathered: Bundle,
+    verdict: Verdict,
+    outline: Outline | None = None,
 ) -> tuple[str, bytes, tuple[int, ...]]:
     """Tell every rank the step that failed and what it may know.
 
@@ -216,11 +225,11 @@ def _spread(
     Returns:
         The step, what is told, and the ranks that the root asks for their stack.
     """
-    data = b""
+    data, root = b"", verdict.root
     if private.rank == root:
         step = step_of(private.steps[verdict.depth - 1])
         try:
-            asked = ranks_to_ask(private, gathered)
+            asked = ranks_to_ask(private, gathered, outline)
             if verdict.everywhere:
                 told = gathered.encode() if gathered else b""
             else:
@@ -254,7 +263,7 @@ def _mismatch(
         gathered = explain_mismatch(gathered)
     # The table is for everybody, whatever the ranks asked for.
     told_all = verdict._replace(place=verdict.place | EVERYWHERE)
-    step, data, _ = _spread(private, gathered, told_all, verdict.root)
+    step, data, _ = _spread(private, gathered, told_all)
     bundle = Bundle.decode(data)
     private.last = (agreed.token, bundle)
     made = _outcome(step, bundle, 1, None, agreed)

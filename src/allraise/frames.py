@@ -11,15 +11,20 @@ rebuilds the live traceback from the flat form, iteratively.
 from __future__ import annotations
 
 import linecache
+import os
 import sys
+from contextlib import suppress
 from itertools import islice
 from traceback import FrameSummary, StackSummary, extract_tb
 from types import CodeType, SimpleNamespace, TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tblib import Traceback
 
 from allraise.record import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 # A stack at Python's own recursion limit (1000) is kept whole; of a deeper one
 # the two ends tell where it came from and where it ended.
@@ -113,10 +118,9 @@ def frames_from_traceback(traceback: TracebackType | None) -> tuple[Frame, ...]:
         return frames_from_summary(_summary_of(places, with_source=False))
 
 
-# A frame as its code, and the instruction in it, or minus the line where there is no
-# telling the instruction: all that it takes to tell of it later, and nothing of what its
-# variables hold.
-Place = tuple[CodeType, int]
+# A frame as its code, the instruction in it and the line: all that it takes to tell of
+# it later, and nothing of what its variables hold.
+Place = tuple[CodeType, int, int | None]
 
 
 def places_of(
@@ -137,47 +141,54 @@ def places_of(
         code = frame.f_code
         if with_loaders and code.co_filename not in linecache.cache:
             linecache.lazycache(code.co_filename, frame.f_globals)
-        instruction = traceback.tb_lasti
-        if instruction < 0:
-            instruction = -(traceback.tb_lineno or 0) - 1
-        places.append((code, instruction))
+        places.append((code, traceback.tb_lasti, traceback.tb_lineno))
         traceback = traceback.tb_next
     return places
 
 
-def frames_from_places(places: list[Place]) -> tuple[Frame, ...]:
-    """Make the frames that `frames_from_traceback` would have made.
+def frames_from_places(places: list[Place], seen_at: float | None) -> tuple[Frame, ...]:
+    """Make the frames that `frames_from_traceback` would have made at some time.
 
-    Not collective.
+    Not collective. Raises what a module's loader raises, if the source is told.
+
+    Args:
+        places: From `places_of`.
+        seen_at: When that was, in seconds since the epoch. Of a file that has been
+            written since, the source is not told; with None, of no file.
     """
-    try:
-        summary = _summary_of(places, with_source=True)
-        for filename in {frame.filename for frame in summary}:
-            linecache.checkcache(filename)
-        return frames_from_summary(summary)
-    except BaseException:  # asks a module's loader for the source: user code
+    if seen_at is None:
         return frames_from_summary(_summary_of(places, with_source=False))
+    changed = set()
+    for filename in {code.co_filename for code, *_ in places}:
+        linecache.checkcache(filename)
+        with suppress(OSError):  # no file, or none any more
+            if os.stat(filename).st_mtime > seen_at:  # noqa: PTH116 pathlib: 5 ms
+                changed.add(filename)
+    summary = _summary_of(places, with_source=True, changed=changed)
+    return frames_from_summary(summary)
 
 
-def _summary_of(places: list[Place], *, with_source: bool) -> StackSummary:
+def _summary_of(
+    places: list[Place], *, with_source: bool, changed: Container[str] = ()
+) -> StackSummary:
     """Make a summary; without source it holds file, line and function alone."""
     summary = StackSummary()
-    for code, instruction in places:
-        lineno, last, start, end = -instruction - 1 or None, None, None, None
-        if instruction >= 0:  # it takes two bytes
-            found = islice(code.co_positions(), instruction // 2, None)
-            # Code without a table of lines: then Python tells the source of no frame.
-            position = next(found) if with_source else next(found, (None,) * 4)
-            lineno, last, start, end = position
+    for code, instruction, lineno in places:
+        first, last, start, end = None, None, None, None
+        is_told = with_source and code.co_filename not in changed
+        if with_source and instruction >= 0:  # it takes two bytes
+            # Of code without a table of lines: then Python tells no source at all.
+            found = next(islice(code.co_positions(), instruction // 2, None))
+            first, last, start, end = found
         item = FrameSummary(
             code.co_filename,
-            lineno,
+            lineno if first is None else first,
             code.co_name,
             lookup_line=False,
-            line=None if with_source else "",
-            end_lineno=last if with_source else None,
-            colno=start if with_source else None,
-            end_colno=end if with_source else None,
+            line=None if is_told else "",
+            end_lineno=last if is_told else None,
+            colno=start if is_told else None,
+            end_colno=end if is_told else None,
         )
         summary.append(item)
     return summary

@@ -1,8 +1,7 @@
 """Moving the records of a failure: to the root, and a summary back.
 
-Owns the two collectives of the failure path. Moves bytes only: all pickling is
-over when they begin, and nothing that a rank's record holds can raise between
-them::
+Owns the collectives of the failure path. Moves bytes only: all objects are pickled
+before they begin, and nothing that a rank's record holds can raise between them::
 
     few ranks     every rank --- comm.gather(bytes) ---> root
     many ranks    tree of eight branches: recv, merge, send -> root, log P messages
@@ -18,13 +17,15 @@ duplicate the communicator at their first use (see `private`).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from allraise.bundle import Bundle
 from allraise.parts import describe
 from allraise.polling import receive
 from allraise.ranks import RankSet
-from allraise.record import dump_plain, load_plain, minimal
+from allraise.record import minimal
+from allraise.wire import dump_plain, load_plain
 
 if TYPE_CHECKING:
     from allraise.outline import Outline
@@ -50,6 +51,9 @@ MAX_SENT: Final = 64
 TAG_TREE: Final = 1
 TAG_SPREAD: Final = 2
 TAG_STACK: Final = 3
+
+# What a rank sends that has no stack, or no memory to tell it.
+_NOTHING: Final = dump_plain({})
 
 
 def _decode(data: bytes, rank: int) -> Bundle:
@@ -157,14 +161,15 @@ def _merge_children(
     Returns:
         It, and as bytes, if this rank is to send it on.
     """
+    if not any(received.values()):
+        return so_far
     merged, data = so_far
+    me = (private.rank - root) % private.size
     try:
-        told = {0: merged} if merged else {}
+        told = {me: merged} if merged else {}
         for child, sent in received.items():
             if sent:
                 told[child] = _decode(sent, (child + root) % private.size)
-        if not received or set(told) == {0}:
-            return so_far
         known = list(told.values())
         if sum(len(bundle.ranks) for bundle in known) > len(
             set[int]().union(*(bundle.ranks for bundle in known))
@@ -185,17 +190,25 @@ def _merge_children(
             data = merged.encode()
     except MemoryError:
         # Pass on what there is: the others wait for this message.
-        data = next(filter(None, (data, *received.values())), b"")
+        data = next(filter(None, (data, *received.values())))
     return merged, data
 
 
-def ranks_to_ask(private: Private, gathered: Bundle) -> tuple[int, ...]:
+def ranks_to_ask(
+    private: Private, gathered: Bundle, outline: Outline | None
+) -> tuple[int, ...]:
     """Return whose stack the root lacks: for each fingerprint, one that has it.
 
     Not collective.
+
+    Args:
+        private: This rank's side.
+        gathered: What the root has.
+        outline: That of its own failure, if it has one.
     """
-    leaders = set(gathered.outlines().values()) - {private.rank}
-    return tuple(sorted(leaders))
+    own = None if outline is None else outline.packed.shape
+    leaders = {r for shape, r in gathered.outlines().items() if shape != own}
+    return tuple(sorted(leaders - {private.rank}))
 
 
 def complete_outlines(
@@ -204,7 +217,7 @@ def complete_outlines(
     """Put the stacks where only their fingerprints are.
 
     Collective over the root, which calls this, and the ranks that it has asked, which
-    call `send_whole`.
+    call `send_whole`. Never raises but for MPI: what cannot be read is left out.
 
     Args:
         private: This rank's side.
@@ -212,17 +225,25 @@ def complete_outlines(
         outline: That of its own failure, if it has one.
         asked: From `ranks_to_ask`.
     """
-    whole: dict[bytes, bytes] = {}
-    for rank in asked:
-        whole |= load_plain(receive(private.comm, rank, TAG_STACK))
-    if outline is not None:
-        whole |= outline.whole()
-    return gathered.reshaped(whole) if whole else gathered
+    whole = {} if outline is None else outline.whole_while_others_wait()
+    # All of them, whatever becomes of one: none is to be there still the next time.
+    for data in [receive(private.comm, rank, TAG_STACK) for rank in asked]:
+        with suppress(Exception):
+            whole |= load_plain(data)
+    with suppress(Exception):
+        return gathered.reshaped(whole) if whole else gathered
+    return gathered
 
 
 def send_whole(private: Private, outline: Outline | None, root: int) -> None:
-    """Write the stack of this rank's failure out for the root, which has asked."""
-    data = dump_plain({} if outline is None else outline.whole())
+    """Write the stack of this rank's failure out for the root, which has asked.
+
+    Collective over the root, which calls `complete_outlines`, and the ranks it asks.
+    """
+    data = _NOTHING
+    with suppress(Exception):
+        if outline is not None:
+            data = dump_plain(outline.whole_while_others_wait())
     _send(private, data, root, TAG_STACK)
     _progress(private, len(data))
 

@@ -1,6 +1,6 @@
-"""The ways in: the guarded block, and the same for a caught exception.
+"""The guarded block.
 
-Owns `guard`, `agree` and `collect`. Knows nothing of how ranks agree.
+Owns `guard`. Knows nothing of how ranks agree.
 
 A class and not ``contextlib.contextmanager``, so that no frame of `contextlib`
 stands in a user's traceback, and one guard can be entered again and again.
@@ -8,18 +8,17 @@ stands in a user's traceback, and one guard can be entered again and again.
 
 from __future__ import annotations
 
+import copy
 import functools
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 from allraise.agreement import enter, leave, wake_from_now_on
 from allraise.arguments import check_arguments, checked_before, locate
-from allraise.errors import PeerFailure
-from allraise.exceptions import CheckpointException
 from allraise.nesting import is_open
-from allraise.parts import is_a, put_on_top
-from allraise.plain import IS_COMPILED, Block, Signature, agree_plainly
+from allraise.parts import put_on_top
+from allraise.plain import IS_COMPILED, Block, Signature
 from allraise.registry import resolve_comm
-from allraise.verdict import place_of
+from allraise.verdict import EVERYWHERE, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +26,11 @@ if TYPE_CHECKING:
 
     from mpi4py import MPI
 
-    from allraise.private import Private
+
+# What an entered guard holds, and what it was made of: no state of a user's.
+_OF_THE_BLOCK: Final = frozenset(
+    {"_comm", "_deadline", "_entered", "_place", "_private", "_step", "_timeout"}
+)
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -155,6 +158,28 @@ class guard(Block):  # noqa: N801 reads as the block it is
         del __init__, __enter__, __exit__
         __signature__ = Signature(_init)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle it as a guard of the same arguments that is not entered."""
+        make = functools.partial(
+            _make,
+            type(self),
+            self._comm,
+            self._step,
+            root=self._place & (EVERYWHERE - 1),
+            everywhere=bool(self._place & EVERYWHERE),
+            timeout=self._timeout,
+        )
+        found = object.__getstate__(self)
+        parts = found if isinstance(found, tuple) else (found, None)
+        state = tuple(
+            {name: part[name] for name in part if name not in _OF_THE_BLOCK}
+            for part in (part or {} for part in parts)
+        )
+        return make, (), state
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
+        return copy.copy(self)  # of the same communicator: MPI knows no other copy
+
     @property
     def comm(self) -> MPI.Intracomm:
         """The communicator to use inside the block: a peer's failure interrupts it.
@@ -232,137 +257,7 @@ class guard(Block):  # noqa: N801 reads as the block it is
         return cast("F", guarded)
 
 
-def collect(
-    exc: BaseException | None = None,
-    comm: MPI.Intracomm | None = None,
-    step: str = "",
-    *,
-    root: int = 0,
-    everywhere: bool = False,
-    timeout: float | None = None,
-) -> CheckpointException | None:
-    """Return on every rank the failure of all ranks, or None if no rank failed.
-
-    Collective over comm.
-
-    As `agree`, which raises that failure::
-
-        failure = allraise.collect(error, comm, "read settings")
-        if failure is not None:  # on every rank, or on none
-            settings = DEFAULTS
-
-    Args:
-        exc: The exception that this rank has caught, or None.
-        comm: The ranks that agree; None for ``COMM_WORLD``.
-        step: The name of what was done, in reports; the same on every rank.
-        root: The rank that gets the whole report.
-        everywhere: Whether every rank gets the whole report.
-        timeout: Seconds from the call until all ranks have agreed; None for
-            ``ALLRAISE_TIMEOUT``, or no deadline if that is not set. Past it, as for
-            `guard`, the job is normally ended with a report.
-
-    Returns:
-        None if no rank failed; otherwise, on every rank, the
-        `CheckpointException` that `guard` would raise there.
-
-    Raises:
-        TypeError: On every rank that passes the wrong kind of argument.
-        ValueError: On every rank whose argument is impossible.
-        CheckpointException: On every rank, if some passed wrong arguments.
-
-    Success costs one ``Allreduce`` of 8 int64 (64 bytes).
-    """
-    if exc is None:
-        outcome = agree_plainly(leave, comm, step, root, everywhere, timeout)
-        if outcome is not NotImplemented:
-            return _told(outcome)
-    entered: Any = None
-    close: Callable[..., BaseException | None] = leave
-    place = 0
-    try:
-        private = checked_before(comm, step, root, everywhere, timeout)
-        if private is None or not (exc is None or is_a(exc, BaseException)):
-            arguments = check_arguments(
-                comm, step, root=root, everywhere=everywhere, timeout=timeout, exc=exc
-            )
-            place = place_of(arguments.root, everywhere=everywhere)
-            timeout = arguments.timeout
-            private = locate(comm, place, exc)
-        try:
-            entered, close = _open(private, step, timeout, place)
-        except CheckpointException as due:
-            put_on_top(due, exc)
-            return due
-    except PeerFailure:
-        if exc is None:
-            raise
-    if entered is None and exc is not None:
-        # A region around, on another communicator, has failed, and tells of this too.
-        raise exc
-    try:
-        outcome = close(entered, exc, place)
-    except BaseException as error:
-        if not is_open(entered if timeout is None else entered.opened):
-            raise
-        # A signal's handler has raised as the call began.
-        outcome = close(entered, put_on_top(error, exc), place)
-    return _told(outcome)
-
-
-def _told(outcome: BaseException | None) -> CheckpointException | None:
-    """Return the failure of all ranks, and raise what is this rank's alone."""
-    if outcome is None or is_a(outcome, CheckpointException):
-        return outcome
-    raise outcome
-
-
-def _open(
-    private: Private, step: str, timeout: float | None, place: int
-) -> tuple[Any, Callable[..., BaseException | None]]:
-    """Open a region; return it, and what closes it."""
-    if timeout is None:
-        return enter(private, step), leave
-    from allraise import deadline
-
-    return deadline.open_timed(private, step, timeout, place), deadline.close_timed
-
-
-def agree(
-    exc: BaseException | None = None,
-    comm: MPI.Intracomm | None = None,
-    step: str = "",
-    *,
-    root: int = 0,
-    everywhere: bool = False,
-    timeout: float | None = None,
-) -> None:
-    """Raise on every rank if any rank has caught an exception.
-
-    Collective over comm.
-
-    The end of a `guard`, for code that has caught its exception itself. Each rank
-    raises what it would at the end of a guard.
-
-    Args:
-        exc: The exception that this rank has caught, or None.
-        comm: The ranks that agree; None for ``COMM_WORLD``.
-        step: The name of what was done, in reports; the same on every rank.
-        root: The rank that gets the whole report.
-        everywhere: Whether every rank gets the whole report.
-        timeout: Seconds from the call until all ranks have agreed; None for
-            ``ALLRAISE_TIMEOUT``, or no deadline if that is not set. Past it, as for
-            `guard`, the job is normally ended with a report.
-
-    Raises:
-        CheckpointException: On every rank, if any rank failed, or if the ranks
-            met at different steps.
-        TypeError: On every rank that passes the wrong kind of argument.
-        ValueError: On every rank whose argument is impossible.
-
-    Success costs one ``Allreduce`` of 8 int64 (64 bytes).
-    """
-    outcome = collect(
-        exc, comm, step, root=root, everywhere=everywhere, timeout=timeout
-    )
-    if outcome is not None:
-        raise outcome
+def _make(cls: type[guard], *given: Any, **options: Any) -> guard:
+    made = cls.__new__(cls)
+    guard.__init__(made, *given, **options)
+    return made

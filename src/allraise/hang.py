@@ -20,18 +20,8 @@ from allraise.errors import HangError
 from allraise.frames import frames_from_summary
 from allraise.plain import OPEN
 from allraise.ranks import RankSet
-from allraise.record import (
-    BLOCKED,
-    HANG,
-    Frame,
-    Link,
-    Origin,
-    Packed,
-    Record,
-    clip,
-    pack,
-    unpack,
-)
+from allraise.record import BLOCKED, HANG, Frame, Link, Origin, Record, clip
+from allraise.wire import Packed, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

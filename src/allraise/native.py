@@ -12,12 +12,15 @@ import io
 import pickle
 from typing import Final
 
-_VALUES: Final = frozenset({type(None), bool, int, float, str})
+_VALUES: Final = frozenset({type(None), bool, float})
 
 # Of all texts in it together.
 MAX_CHARS: Final = 16 * 1024
 
-MAX_ARGS: Final = 8
+MAX_VALUES: Final = 16
+
+# Of a whole number.
+MAX_BITS: Final = 64
 
 # Those that keep nothing beside ``args``. Not those of which an attribute tells more
 # than the arguments do: `StopIteration`, `SystemExit`, `ImportError` and so on.
@@ -45,7 +48,6 @@ _BY_ARGS: Final = frozenset(
     }
 )
 
-# BlockingIOError keeps a number that its arguments do not tell.
 _OS_ERRORS: Final = frozenset(
     {
         BrokenPipeError,
@@ -82,20 +84,14 @@ def dump_native(exc: BaseException) -> bytes:
     is_os_error = cls in _OS_ERRORS
     if not is_os_error and cls not in _BY_ARGS:
         return b""
-    if len(exc.args) > MAX_ARGS:
-        return b""
     state = _state_of(exc, is_os_error=is_os_error)
-    n_chars = 0
-    for value in state:
-        if type(value) not in _VALUES:
-            return b""
-        n_chars += len(value) if type(value) is str else 0
-    if n_chars > MAX_CHARS or exc.__dict__ or exc.__suppress_context__:
+    if not _is_plain(state) or exc.__dict__ or exc.__suppress_context__:
         return b""
     # An OSError may have been changed since it was made: as the receiver will do, see
-    # what becomes of its arguments.
+    # what becomes of its arguments. By their types as well: 2.0 equals 2.
     made = cls(*exc.__reduce__()[1])
-    if type(made) is not cls or _state_of(made, is_os_error=is_os_error) != state:
+    again = _state_of(made, is_os_error=is_os_error)
+    if type(made) is not cls or again != state or _types(again) != _types(state):
         return b""
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, protocol=5)
@@ -105,7 +101,28 @@ def dump_native(exc: BaseException) -> bytes:
     return buffer.getvalue()
 
 
+def _is_plain(state: tuple[object, ...]) -> bool:
+    if len(state) > MAX_VALUES:
+        return False
+    n_chars = 0
+    for value in state:
+        if type(value) is str:
+            n_chars += len(value)
+        elif type(value) is int:
+            if value.bit_length() > MAX_BITS:
+                return False
+        elif type(value) not in _VALUES:
+            return False
+    return n_chars <= MAX_CHARS
+
+
+def _types(state: tuple[object, ...]) -> list[type]:
+    return [*map(type, state)]
+
+
 def _state_of(exc: BaseException, *, is_os_error: bool) -> tuple[object, ...]:
-    if is_os_error and isinstance(exc, OSError):
-        return (*exc.args, exc.errno, exc.strerror, exc.filename, exc.filename2)
-    return exc.args
+    if not is_os_error or not isinstance(exc, OSError):
+        return exc.args
+    fields = exc.errno, exc.strerror, exc.filename, exc.filename2
+    # What it has not, it is not to have there.
+    return (*exc.args, *fields, getattr(exc, "characters_written", None))

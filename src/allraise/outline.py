@@ -14,13 +14,14 @@ it knows all that: most of what a failure costs, and a thousand readers of one f
 a file system that all share.
 
 A failure has an outline if it stands alone, without causes, members and notes, and if
-Python prints nothing of it but its stack, its type and its message. All others are
-taken down whole, see `capture`.
+Python prints nothing of it but its stack, its type and its message, all of it in files.
+All others are taken down whole, see `capture`.
 """
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from allraise.bodies import dump_exception
@@ -28,7 +29,8 @@ from allraise.capture import MAX_MESSAGE_CHARS, origin_here
 from allraise.frames import MAX_FRAMES_EACH_END, frames_from_places, places_of
 from allraise.own import is_own_file
 from allraise.parts import type_name_of
-from allraise.record import Link, Packed, pack_outline, pack_shape
+from allraise.record import Link
+from allraise.wire import Packed, pack_outline, pack_shape
 
 if TYPE_CHECKING:
     from allraise.frames import Place
@@ -67,15 +69,23 @@ class Outline:
         self._places = places
 
     def whole(self) -> dict[bytes, bytes]:
-        """Write the stack out: return the shape here with the one of `capture`.
-
-        Never raises: others wait for it. Nothing where it cannot be had.
-        """
+        """Write the stack out: return the shape here with the one of `capture`."""
         try:
-            link = Link(self._name, frames=frames_from_places(self._places))
-            return {self.packed.shape: pack_shape(self._kind, (link,))}
-        except BaseException:  # no memory, say: type and message are there
-            return {}
+            return self._shaped(seen_at=self.packed.origin[2])
+        except Exception:  # asks a module's loader for the source: user code
+            return self._shaped(seen_at=None)
+
+    def whole_while_others_wait(self) -> dict[bytes, bytes]:
+        """Return the same; never raises. Nothing where it cannot be had."""
+        with suppress(BaseException):  # as a loader may raise
+            return self.whole()
+        with suppress(BaseException):  # no memory, say
+            return self._shaped(seen_at=None)
+        return {}
+
+    def _shaped(self, seen_at: float | None) -> dict[bytes, bytes]:
+        link = Link(self._name, frames=frames_from_places(self._places, seen_at))
+        return {self.packed.shape: pack_shape(self._kind, (link,))}
 
 
 def outline_of(exc: BaseException, kind: str) -> Outline | None:
@@ -102,7 +112,9 @@ def _outline_of(exc: BaseException, kind: str) -> Outline | None:
         issubclass(cls, _TOLD_WITH_MORE)
         or _cause_of(exc) is not None
         or (_context_of(exc) is not None and not _is_hidden(exc))
+        or type(cls) is not type  # of a metaclass Python may ask the name
         or getattr(exc, "__notes__", None) is not None
+        or exc.__suppress_context__ is not _is_hidden(exc)
         or hasattr(sys, "tracebacklimit")
     ):
         return None
@@ -126,7 +138,7 @@ def _places_of(exc: BaseException) -> list[Place]:
     while first < len(places) and is_own_file(places[first][0].co_filename):
         first += 1
     del places[:first]
-    for code, _ in places:
+    for code, *_ in places:
         if code.co_filename.startswith("<"):
             return []  # typed at a prompt, or from `exec`: Python may know the source
     if not places or is_own_file(places[-1][0].co_filename):
@@ -137,14 +149,17 @@ def _places_of(exc: BaseException) -> list[Place]:
 def _fingerprint(name: str, places: list[Place]) -> str:
     """Return what is the same for the same frames, in every process, and else not.
 
-    Of the source text nothing but its layout, which comes with the code: to read it
-    is what is to be saved.
+    But for the source: of that, where each instruction stands in it. This comes with
+    the code; to read the text is what is to be saved.
     """
     # Imported here because OpenSSL takes three milliseconds to load.
     import hashlib
 
     told = [name.encode("utf-8", "surrogatepass")]
-    for code, instruction in places:
-        place = f"{code.co_filename}\0{code.co_qualname}\0{instruction}"
+    for code, instruction, lineno in places:
+        # The table counts from the first line. Cython makes code for each line of a
+        # function, all with the same table.
+        lines = f"{code.co_firstlineno}\0{lineno}\0{instruction}"
+        place = f"{code.co_filename}\0{code.co_qualname}\0{lines}"
         told += (place.encode("utf-8", "surrogatepass"), code.co_linetable)
     return hashlib.blake2b(b"\0".join(told), digest_size=16).hexdigest()

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from allraise.hang import failure_answer, where_it_stands
 from allraise.leading import Claims
-from allraise.record import load_plain
 from allraise.revive import is_wakeable, may_wake
 from allraise.watchdog import Watch, Watchdog
+from allraise.wire import load_plain
 
 if TYPE_CHECKING:
     from allraise.census import Address, Message

@@ -11,14 +11,8 @@ from typing import Final
 from allraise.bundle import Bundle
 from allraise.damage import WireError, check_ranges, check_types
 from allraise.ranks import RankSet
-from allraise.record import (
-    FAILURE,
-    clip,
-    dump_compressed,
-    load_compressed,
-    minimal,
-    peek,
-)
+from allraise.record import FAILURE, clip, minimal
+from allraise.wire import dump_compressed, load_compressed, peek
 
 # So many different failures, with so many characters of each first line.
 MAX_SUMMARY_VARIANTS: Final = 64

@@ -33,15 +33,16 @@ from allraise.bundle import Bundle
 from allraise.collector import ANSWER_S, HOOK_S, Collector, Outcome
 from allraise.damage import WireError
 from allraise.ranks import RankSet
-from allraise.record import Record, dump_plain, load_plain
 from allraise.registry import resolve_comm
 from allraise.stacks import call_in_progress, never_returns, stack_record
+from allraise.wire import dump_plain, load_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from allraise.carrier import Carrier
     from allraise.collector import Message
+    from allraise.record import Record
 
 # How soon rank 0 says that it has heard of a failure, unless it is stuck itself.
 HEARD_S: Final = 4.0

@@ -1,7 +1,9 @@
 """The guarded block: all go on, or all raise."""
 
 import asyncio
+import copy
 import itertools
+import pickle
 import sys
 import traceback
 from pathlib import Path
@@ -169,6 +171,42 @@ def test_a_guard_is_used_again_and_again(comm):
         else:
             with used:
                 pass
+
+
+class Labelled(guard):
+    """Of a user's: it has a slot, and attributes."""
+
+    __slots__ = ("number",)
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy])
+def test_a_copy_is_a_guard_of_its_own(comm, how):
+    root = comm.size - 1
+    used = Labelled(comm, "copied", root=root, everywhere=True, timeout=600)
+    used.label, used.number = ["kept"], 3
+    with used:
+        made = how(used)
+        with pytest.raises(RuntimeError, match="was not entered"):
+            made.__exit__(None, None, None)
+    assert (made.label, made.number) == (["kept"], 3)
+
+    def block():
+        with made:
+            fail_if(comm.rank == 0, ValueError("of rank 0"))
+
+    outcome = outcome_of(block)
+    assert (outcome.step, outcome.ranks) == ("copied", (0,))
+    assert not outcome.is_partial
+    assert str(outcome.failures[0][0]) == "of rank 0"
+
+
+def test_a_guard_of_all_ranks_can_be_pickled(world):
+    with pickle.loads(pickle.dumps(guard(None, "pickled", timeout=600))):
+        pass
+    used = pickle.loads(pickle.dumps(guard(step="pickled")))
+    with pytest.raises(CheckpointError) as caught, used:
+        fail_if(world.rank == 0, ValueError("of rank 0"))
+    assert caught.value.step == "pickled"
 
 
 def test_a_guard_holds_itself(comm):

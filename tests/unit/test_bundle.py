@@ -13,21 +13,11 @@ from hypothesis import strategies as st
 from allraise import bundle as bundles
 from allraise import failing
 from allraise.bundle import Bundle
+from allraise.damage import WireError
 from allraise.ranks import RankSet
-from allraise.record import (
-    Frame,
-    Link,
-    Origin,
-    Packed,
-    Record,
-    WireError,
-    dump_plain,
-    load_plain,
-    minimal,
-    pack,
-    unpack,
-)
+from allraise.record import Frame, Link, Origin, Record, minimal
 from allraise.summary import read_summary, summarise, summarise_one
+from allraise.wire import Packed, dump_plain, load_plain, pack, unpack
 
 
 def record(type_name="ValueError", message="m", line=1, body=b"", kind="failure"):

@@ -22,7 +22,8 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (0, "operations pending alone plain storing kinds quiet asking"),
         (0, "gates standing polling"),
         (0, "direct"),
-        (0, "frames bundle lane neighbours buffers deriving"),
+        (0, "frames wire lane neighbours buffers deriving"),
+        (0, "bundle"),
         (0, "summary"),
         (0, "parts own calls"),
         (0, "moving"),
@@ -52,7 +53,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (3, "closing"),
         (3, "agreement overdue"),
         (3, "arguments deadline row"),
-        (4, "guard steps"),
+        (4, "guard caught steps"),
         (4, "dcp launcher doctor"),
         (5, "__init__ __main__"),
     )

@@ -21,8 +21,8 @@ from allraise.overdue import answer
 from allraise.peers import BY_TOKEN, PEERS, WATCHDOG, Peers, TimedRegion, ask_all
 from allraise.private import Private
 from allraise.rebuild import rebuild
-from allraise.record import dump_plain
 from allraise.stall import StallTimer
+from allraise.wire import dump_plain
 
 TOKEN = "c" * TOKEN_CHARS
 CASE = Case("write", 5.0, 4)

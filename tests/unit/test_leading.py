@@ -11,7 +11,7 @@ from allraise.census import Address
 from allraise.leading import Claims, find_leader, rounds
 from allraise.peers import Peers
 from allraise.private import Private
-from allraise.record import dump_plain
+from allraise.wire import dump_plain
 
 IDENT = (0, 1)
 SIZE = 100

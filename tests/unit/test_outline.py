@@ -5,6 +5,7 @@ from __future__ import annotations
 import copyreg
 import gc
 import linecache
+import os
 import sys
 import threading
 import weakref
@@ -13,13 +14,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from allraise import gathering
+from allraise import failing, gathering
 from allraise.bodies import load_exception
 from allraise.bundle import Bundle
 from allraise.capture import MAX_MESSAGE_CHARS, capture
 from allraise.native import MAX_CHARS, dump_native
 from allraise.outline import outline_of
-from allraise.record import Link, Record, is_outline, pack, pack_outline, unpack
+from allraise.record import Link, Record
+from allraise.summary import summarise_one
+from allraise.wire import is_outline, pack, pack_outline, unpack
 from unit.zoo import ZOO
 
 TEXT = 'a "quoted" \\ text,\nof two lines \x00 \ud800 \U0001f600 ä'
@@ -46,7 +49,7 @@ def failed(exc):
 def whole_of(outline):
     """Return the packed record that an outline leads to."""
     packed = outline.packed
-    return packed._replace(shape=outline.whole()[packed.shape])
+    return packed._replace(shape=outline.whole_while_others_wait()[packed.shape])
 
 
 def without_time(packed):
@@ -118,6 +121,25 @@ class TestFingerprint:
 
         first, second = (
             self.of(caught(lambda n=n: one_or_other(n))) for n in ("x", "")
+        )
+        assert first != second
+
+    def test_differs_by_the_line_of_functions_that_look_alike(self):
+        table = [
+            lambda: int("x"),
+            lambda: int("y"),
+        ]
+        first, second = (self.of(caught(function)) for function in table)
+        assert first != second
+
+    def test_differs_by_the_line_in_code_that_has_no_table_of_them(self):
+        """Cython makes code for each line of a function, all of it alike."""
+        from numpy.random import RandomState
+
+        draw = RandomState(1).choice
+        first, second = (
+            self.of(caught(lambda how=how: draw(5, **how)))
+            for how in ({"p": [0.5]}, {"size": 10, "replace": False})
         )
         assert first != second
 
@@ -202,19 +224,61 @@ def test_source_in_an_archive_is_found_once_the_frames_are_gone(tmp_path, monkey
     assert frames[-1].source.strip() == "raise ValueError('zipped')"
 
 
-def test_a_loader_that_raises_costs_the_source_alone(tmp_path):
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_loader_that_raises_costs_the_source_alone(tmp_path, error):
     class Loader:
         def get_source(self, _name):
-            raise KeyboardInterrupt
+            raise error
 
     path = str(tmp_path / "odd.py")
     space = {"__name__": "odd", "__loader__": Loader()}
     exec(compile("def f():\n    1 / 0\n", path, "exec"), space)
     exc = caught(space["f"])
     outline = outline_of(exc, "failure")
-    frames = unpack(whole_of(outline)).links[0].frames
+    whole = outline.whole_while_others_wait()[outline.packed.shape]
+    frames = unpack(outline.packed._replace(shape=whole)).links[0].frames
     assert [(f.name, f.lineno) for f in frames][-1] == ("f", 2)
     assert frames[-1].source == ""
+
+
+def test_source_that_was_written_since_is_not_told(tmp_path):
+    path = tmp_path / "job.py"
+    path.write_text("def f():\n    raise ValueError('x')\n")
+    space = {}
+    exec(compile(path.read_text(), str(path), "exec"), space)
+    exc = caught(space["f"])
+    outline = outline_of(exc, "failure")
+    for changed, expected in ((0, "raise ValueError('x')"), (5, "")):
+        path.write_text(path.read_text() + "# more\n" * changed)
+        os.utime(path, (outline.packed.origin[2] + changed - 1,) * 2)
+        frame = unpack(whole_of(outline)).links[0].frames[-1]
+        assert (frame.name, frame.lineno) == ("f", 2)
+        assert frame.source.strip() == expected
+
+
+def test_who_interrupts_the_look_at_a_stack_may_look_again(monkeypatch):
+    outline = outline_of(failed(ValueError("x")), "failure")
+    own = Bundle.of_packed(1, outline.packed)
+    told = summarise_one(0, "OSError", "full")
+    known = Bundle.later(lambda: failing._known(told, own, 1, outline, "rank 0"))
+
+    def interrupt(_filename):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(linecache, "checkcache", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        known.ranks  # noqa: B018 to look is to make
+    monkeypatch.undo()
+    assert list(known.ranks) == [0, 1]
+    ((_, record),) = known.only(1).records()
+    assert record.links[0].frames[-1].name == "fall"
+
+
+def test_what_the_root_told_and_cannot_be_read_leaves_a_rank_its_own_stack():
+    outline = outline_of(failed(ValueError("x")), "failure")
+    own = Bundle.of_packed(1, outline.packed)
+    ((_, record),) = failing._known(b"junk", own, 1, outline, "rank 0").records()
+    assert record.links[0].frames[-1].name == "fall"
 
 
 def test_an_outline_keeps_no_local_variable_alive():
@@ -268,6 +332,7 @@ class TestNative:
             SystemExit("x"),
             UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"),
             BlockingIOError(11, "later", 5),
+            ValueError(1 << 1000),
             ValueError(threading),
             ValueError(("a",)),
             ValueError("x", *range(99)),
@@ -283,11 +348,14 @@ class TestNative:
         assert dump_native(ValueError("x" * MAX_CHARS, "y")) == b""
 
     def test_leaves_what_was_changed_to_others(self):
-        noted, hidden, moved = ValueError("x"), ValueError("x"), OSError(28, "full")
+        noted, hidden = ValueError("x"), ValueError("x")
         noted.rank = 3
         hidden.__suppress_context__ = True
-        moved.strerror = "another"
-        for exc in (noted, hidden, moved):
+        changed = [OSError(28, "full") for _ in range(3)]
+        changed[0].strerror = "another"
+        changed[1].errno = 28.0
+        changed[2].characters_written = 5
+        for exc in (noted, hidden, *changed):
             assert dump_native(exc) == b""
 
     def test_asks_nobody_how_to_pickle(self, monkeypatch):
@@ -305,33 +373,78 @@ def gathered(*excs):
     return Bundle.merge(known, capped=True), outlines
 
 
+def root(rank):
+    return SimpleNamespace(rank=rank, comm=None, sent=[], size=5)
+
+
 def test_the_root_asks_one_rank_for_each_stack():
     excs = [failed(OSError(28, f"full {n}")) for n in range(3)]
     excs += [failed(ValueError("a")), failed(ValueError("b"))]
-    bundle, _ = gathered(*excs)
-    for rank, asked in ((0, (3,)), (3, (0,)), (7, (0, 3))):
-        assert gathering.ranks_to_ask(SimpleNamespace(rank=rank), bundle) == asked
+    bundle, outlines = gathered(*excs)
+    ask = gathering.ranks_to_ask
+    assert ask(root(0), bundle, outlines[0]) == (3,)
+    assert ask(root(1), bundle, outlines[1]) == (3,)  # it has what rank 0 has
+    assert ask(root(4), bundle, outlines[4]) == (0,)
+    assert ask(root(7), bundle, None) == (0, 3)
 
 
 def test_a_stack_that_cannot_be_had_costs_itself_alone(monkeypatch):
-    bundle, outlines = gathered(failed(OSError(28, "full")), failed(ValueError("x")))
-    sent = []
-    monkeypatch.setattr(gathering, "_send", lambda *args: sent.append(args))
+    excs = [failed(cls("x")) for cls in (ValueError, KeyError, TypeError)]
+    bundle, outlines = gathered(*excs)
+    sent = {}
 
-    def no_room(_places):
+    def send(private, data, target, _tag):
+        assert target == 0
+        sent[private.rank] = data
+
+    def no_room(*_args):
         raise MemoryError
 
-    monkeypatch.setattr("allraise.outline.frames_from_places", no_room)
-    gathering.send_whole(SimpleNamespace(rank=1, sent=[]), outlines[1], 0)
-    monkeypatch.undo()
-    ((_, data, target, _),) = sent
-    assert target == 0
-    monkeypatch.setattr(gathering, "receive", lambda *_: data)
-    private = SimpleNamespace(rank=0, comm=None)
-    made = gathering.complete_outlines(private, bundle, outlines[0], (1,))
-    first, second = (record for _, record in made.records())
-    assert first.links[0].frames[-1].name == "fall"
-    assert (second.links[0].frames, second.links[0].message) == ((), "x")
+    monkeypatch.setattr(gathering, "_send", send)
+    with monkeypatch.context() as m:
+        m.setattr("allraise.outline.frames_from_places", no_room)
+        gathering.send_whole(root(1), outlines[1], 0)
+    with monkeypatch.context() as m:
+        m.setattr(gathering, "dump_plain", no_room)
+        gathering.send_whole(root(2), outlines[2], 0)
+    received = []
+
+    def receive(_comm, rank, _tag):
+        received.append(rank)
+        return sent[rank]
+
+    monkeypatch.setattr(gathering, "receive", receive)
+    made = gathering.complete_outlines(root(0), bundle, outlines[0], (1, 2))
+    frames = [record.links[0].frames for _, record in made.records()]
+    assert received == [1, 2]
+    assert frames[0][-1].name == "fall"
+    assert frames[1:] == [(), ()]
+    # And what the root cannot read: all is received, for the next time.
+    monkeypatch.setattr(gathering, "load_plain", no_room)
+    made = gathering.complete_outlines(root(0), bundle, outlines[0], (1, 2))
+    assert received == [1, 2, 1, 2]
+    assert list(made.ranks) == [0, 1, 2]
+
+
+def test_a_rank_without_failures_has_nothing_to_merge():
+    known = (Bundle(), b"")
+    for received in ({}, {1: b"", 2: b""}):
+        assert gathering._merge_children(root(0), 0, 1, known, received) == known
+
+
+def test_what_cannot_be_merged_is_passed_on(monkeypatch):
+    bundle, _ = gathered(failed(ValueError("x")))
+    data = bundle.encode()
+
+    def no_room(*_args, **_how):
+        raise MemoryError
+
+    monkeypatch.setattr(Bundle, "merge", no_room)
+    merge = gathering._merge_children
+    found = merge(root(1), 0, 1, (Bundle(), b""), {2: b"", 3: data})
+    assert found[1] == data
+    # Nothing comes from further down: it is not lost to that.
+    assert merge(root(1), 0, 8, found, {9: b""}) == found
 
 
 def test_beyond_the_caps_an_outline_keeps_its_type(monkeypatch):

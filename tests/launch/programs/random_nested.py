@@ -153,7 +153,7 @@ def watch(player_of):
             player_of().note(private, exc, outcome, agreed=agreed)
         return outcome
 
-    for module in ("agreement", "guard"):
+    for module in ("agreement", "guard", "caught"):
         sys.modules[f"allraise.{module}"].leave = leave
 
     def exit_(self, *exc_info):
