@@ -15,9 +15,9 @@ each rank brought, and from that which ranks the outcome must name::
 from __future__ import annotations
 
 import random
-import sys
 import threading
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import allraise
@@ -398,7 +398,7 @@ def watch(setattr_: Any, player_of: Any) -> None:
 
     for module in ("guard", "caught", "row", "arguments"):
         # By name: `allraise.guard` is the class.
-        setattr_(sys.modules[f"allraise.{module}"], "leave", leave)
+        setattr_(import_module(f"allraise.{module}"), "leave", leave)
 
     def exit_(self, *exc_info):
         entered = self._entered
@@ -411,7 +411,7 @@ def watch(setattr_: Any, player_of: Any) -> None:
                 player.ledger.append(entry | {"touched": False})
 
     setattr_(allraise.guard, "__exit__", exit_)
-    module = sys.modules["allraise.caught"]
+    module = import_module("allraise.caught")
     real_plainly = module.agree_plainly
 
     def plainly(leave, comm, *args):
