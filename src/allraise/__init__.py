@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from allraise.bodies import RemoteError
 from allraise.caught import agree, collect
-from allraise.errors import HangError, PeerFailure, StepMismatchError
+from allraise.errors import HangError, PeerFailure, RemoteError, StepMismatchError
 from allraise.exceptions import CheckpointError, CheckpointException
 from allraise.guard import guard
 from allraise.wrapped import WrappedException, is_wrapped_exception, wrap_exception

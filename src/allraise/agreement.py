@@ -28,6 +28,7 @@ from _thread import get_ident
 from sys import getrecursionlimit, setrecursionlimit
 from typing import TYPE_CHECKING
 
+from allraise.chains import is_a, is_of_mpi, put_on_top
 from allraise.exceptions import CheckpointException
 from allraise.nesting import (
     cell_here,
@@ -37,7 +38,6 @@ from allraise.nesting import (
     is_within,
     note_nested,
 )
-from allraise.parts import is_a, is_of_mpi, put_on_top
 from allraise.plain import OPEN, PENDING
 from allraise.signals import (
     ENDLESS,

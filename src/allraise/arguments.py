@@ -11,7 +11,7 @@ import operator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.agreement import enter, leave, prepare_nested
-from allraise.parts import is_a, is_of_mpi, put_on_top
+from allraise.chains import is_a, is_of_mpi, put_on_top
 from allraise.plain import DEFAULT
 from allraise.registry import is_not_started, known_private, resolve_comm
 from allraise.settings import read_settings
@@ -175,7 +175,7 @@ def private_of(comm: MPI.Intracomm) -> Private:
     # Late, for most of what allraise is made of comes with it: `import allraise`
     # is also for those who only read reports. And all that a failure needs: then
     # may be too late to load anything.
-    from allraise import closing, creation  # noqa: F401 to load it
+    from allraise import closing, copies, creation, leaves, rebuild, telling  # noqa: F401
 
     try:
         return creation.private_of(comm)

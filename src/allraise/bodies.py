@@ -32,17 +32,11 @@ from traceback import StackSummary
 from types import MethodDescriptorType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+from allraise.chains import describe, type_name_of
+from allraise.errors import RemoteError
 from allraise.frames import frames_from_summary, summary_from_frames
 from allraise.native import dump_native
-from allraise.parts import (
-    create,
-    describe,
-    fill,
-    make_traceback,
-    plain_frames,
-    take_apart,
-    type_name_of,
-)
+from allraise.parts import create, fill, make_traceback, plain_frames, take_apart
 from allraise.record import Frame, clip
 
 if TYPE_CHECKING:
@@ -63,32 +57,6 @@ _MAX_BYTES_SHOWN: Final = 32
 # Exceptions within exceptions: each level is pickled again by its parent, so
 # the cost grows with the depth.
 MAX_DEPTH: Final = 8
-
-
-class RemoteError(Exception):
-    """Stands in for another rank's exception, where the object itself is not here.
-
-    Not collective. Found in ``failures`` of a `CheckpointException`: where the object
-    could not be pickled or unpickled, and on ranks that have no whole report. The
-    report shows the original's traceback, type and message in any case.
-
-    Attributes:
-        type_name: The original's type, as a traceback names it.
-        message: The original's message.
-        reason: Why the object itself is not here.
-    """
-
-    def __init__(self, type_name: str, message: str = "", reason: str = "") -> None:
-        super().__init__(type_name, message, reason)
-        self.type_name = type_name
-        self.message = message
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.type_name}: {self.message}" if self.message else self.type_name
-
-
-RemoteError.__module__ = "allraise"  # what tracebacks print, and where it is public
 
 
 class _TooLargeError(Exception):

@@ -20,11 +20,11 @@ from traceback import StackSummary, TracebackException
 from typing import Any, Final, NamedTuple
 
 from allraise.bodies import dump_exception
+from allraise.chains import type_name_of
 from allraise.damage import check_links
 from allraise.frames import frames_from_summary, frames_from_traceback
 from allraise.own import is_own_file as is_own_file  # noqa: PLC0414 for others
 from allraise.own import without_own
-from allraise.parts import type_name_of
 from allraise.record import Link, Origin, Record, clip, minimal
 
 # A message can hold a whole array. A report is read by people. The text is in the

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from allraise.agreement import enter, leave
 from allraise.arguments import check_arguments, checked_before, locate
+from allraise.chains import is_a, put_on_top
 from allraise.errors import PeerFailure
 from allraise.exceptions import CheckpointException
 from allraise.nesting import is_open
-from allraise.parts import is_a, put_on_top
 from allraise.plain import agree_plainly
 from allraise.verdict import place_of
 

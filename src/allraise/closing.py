@@ -17,12 +17,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from allraise.chains import is_a, put_on_top
 from allraise.contribution import capture_early
 from allraise.errors import PeerFailure
 from allraise.failing import fail_alone, fail_with_peers
 from allraise.impasse import come_by, note_skip
 from allraise.nesting import close_region, outermost
-from allraise.parts import is_a, put_on_top
 from allraise.private import step_of
 from allraise.reducing import reduce_vector
 from allraise.registry import after_the_end

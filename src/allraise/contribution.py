@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from allraise.bundle import Bundle
 from allraise.capture import capture
+from allraise.chains import cause_of, describe, is_a
 from allraise.errors import HangError, PeerFailure
 from allraise.exceptions import CheckpointException
 from allraise.outline import Outline, outline_of
-from allraise.parts import cause_of, describe, is_a
 from allraise.record import FAILURE, HANG, INTERRUPTED, minimal
 
 if TYPE_CHECKING:

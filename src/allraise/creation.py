@@ -25,12 +25,12 @@ from array import array
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from allraise.chains import is_of_mpi
 from allraise.errors import PeerFailure
 from allraise.gates import Gates, new_ident
 from allraise.impasse import consider, look, note_met
 from allraise.lane import LEAKED, UNKNOWN
 from allraise.nesting import enclosing, note_twins, open_sides, watch_anew, within
-from allraise.parts import is_of_mpi
 from allraise.polling import way_to
 from allraise.private import VECTOR_LENGTH, Private
 from allraise.registry import known_private, register

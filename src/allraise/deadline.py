@@ -15,10 +15,10 @@ import os
 from typing import TYPE_CHECKING
 
 from allraise.agreement import enter, leave
+from allraise.chains import is_a
 from allraise.errors import HangError, PeerFailure
 from allraise.leaving import tell_at_exit
 from allraise.overdue import WOKEN_S, Deadline, answer
-from allraise.parts import is_a
 from allraise.peers import BY_TOKEN, PEERS, WATCHDOG, Peers
 from allraise.signals import signals_held_back
 from allraise.wire import dump_plain

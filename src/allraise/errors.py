@@ -1,6 +1,7 @@
-"""What a rank fails with where allraise itself finds the failure.
+"""What a rank fails with where allraise itself finds the failure, or cannot show it.
 
-Owns three plain exceptions, beside those of the user's program. Knows nothing.
+Owns three plain exceptions, beside those of the user's program, and the one that stands
+in for a user's. Knows nothing.
 """
 
 from __future__ import annotations
@@ -41,5 +42,28 @@ class PeerFailure(Exception):  # noqa: N818 its name is the contract
     operation: str = ""
 
 
-for _public in (StepMismatchError, HangError, PeerFailure):
+class RemoteError(Exception):
+    """Stands in for another rank's exception, where the object itself is not here.
+
+    Not collective. Found in ``failures`` of a `CheckpointException`: where the object
+    could not be pickled or unpickled, and on ranks that have no whole report. The
+    report shows the original's traceback, type and message in any case.
+
+    Attributes:
+        type_name: The original's type, as a traceback names it.
+        message: The original's message.
+        reason: Why the object itself is not here.
+    """
+
+    def __init__(self, type_name: str, message: str = "", reason: str = "") -> None:
+        super().__init__(type_name, message, reason)
+        self.type_name = type_name
+        self.message = message
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}" if self.message else self.type_name
+
+
+for _public in (StepMismatchError, HangError, PeerFailure, RemoteError):
     _public.__module__ = "allraise"  # where they are public, and what is printed

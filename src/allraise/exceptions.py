@@ -12,25 +12,22 @@ is an `Exception` where all that failed were.
 An instance holds its failures in one of two forms and makes the other when
 asked: the pairs it was constructed with, or the `Bundle` that was gathered.
 So ``str()`` unpickles nothing, and a failure that nobody looks at costs nothing.
+
+What all that takes is imported where it is used: half of what `import allraise` would
+take. A rank that may fail has it from its first guard on, see `arguments.private_of`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 
-from allraise.bundle import Bundle
-from allraise.capture import capture_pair
-from allraise.copies import deep_copy, shallow_copy, state_to_pickle
-from allraise.leaves import make_group
-from allraise.parts import create, fill, is_a
-from allraise.rebuild import rebuild
-from allraise.record import ALL_KNOWN
-from allraise.telling import in_chain, retell, tell
+from allraise.chains import is_a
 from allraise.wrapped import WrappedException, checked_failures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from allraise.bundle import Bundle
     from allraise.report import Report
 
 
@@ -211,6 +208,8 @@ class CheckpointException(BaseException):
         each time, of the same exceptions.
         """
         if self._failures is None:
+            from allraise.rebuild import rebuild
+
             found: dict[int, Any] = {}
             for ranks, record in self.bundle.failures().records():
                 for rank in ranks:
@@ -237,6 +236,9 @@ class CheckpointException(BaseException):
         return self._bundle
 
     def _bundle_of_pairs(self, *, objects: bool) -> Bundle:
+        from allraise.bundle import Bundle
+        from allraise.capture import capture_pair
+
         return Bundle.merge(
             Bundle.of(rank, capture_pair(exc, summary, objects=objects))
             for rank, (exc, summary) in (self._failures or {}).items()
@@ -246,6 +248,7 @@ class CheckpointException(BaseException):
     def report(self) -> Report:
         """All that this rank knows of the failure: print it, or ``save(path)`` it."""
         if self._report is None:
+            from allraise.record import ALL_KNOWN
             from allraise.report import Report
 
             self._report = Report.here(self._step, self.bundle, self._size)
@@ -267,9 +270,13 @@ class CheckpointException(BaseException):
         Raises:
             ValueError: There is no failure: a group cannot be empty.
         """
+        from allraise.leaves import make_group
+
         return make_group(self._step, self.bundle, self._live_of)
 
     def __str__(self) -> str:
+        from allraise.telling import tell
+
         failures = self.bundle.failures()
         return tell(failures, self._own, self._where, is_whole=self._is_whole)
 
@@ -283,6 +290,8 @@ class CheckpointException(BaseException):
         """
         if self._agreed is None:
             raise NotImplementedError
+        from allraise.telling import in_chain, retell
+
         failures = self.bundle.failures()
         name = f"{type(self).__module__}.{type(self).__qualname__}"
         line = in_chain(name, self._step, failures.ranks)
@@ -293,12 +302,19 @@ class CheckpointException(BaseException):
         return line + retell(failures, self._own if is_told else -1, where, room)
 
     def __copy__(self) -> Self:
+        from allraise.copies import shallow_copy
+
         return shallow_copy(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        from allraise.copies import deep_copy
+
         return deep_copy(self, memo, _HELD)  # the exceptions are live
 
     def __reduce__(self) -> tuple[Any, ...]:
+        from allraise.copies import state_to_pickle
+        from allraise.parts import fill
+
         bundle = self.bundle
         if self._is_by_hand:
             bundle = self._bundle_of_pairs(objects=True)
@@ -339,7 +355,10 @@ def _are_ordinary(pairs: dict[int, WrappedException]) -> bool:
 
 
 def _begin(cls: type[CheckpointException], wire: bytes) -> BaseException:
-    """Make what a pickle is read into; `fill` does the rest."""
+    """Make what a pickle is read into; `parts.fill` does the rest."""
+    from allraise.bundle import Bundle
+    from allraise.parts import create
+
     made = cast("CheckpointException", create(cls))
     made._fill("", Bundle.decode(wire))  # noqa: SLF001 its own other half
     return made

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from allraise.bundle import Bundle
+from allraise.chains import describe
 from allraise.contribution import Captured, brief, contribution
 from allraise.exceptions import Agreed, CheckpointException
 from allraise.gathering import (
@@ -25,7 +26,6 @@ from allraise.gathering import (
 )
 from allraise.lane import UNKNOWN
 from allraise.mismatch import explain_mismatch, position_of, stand_of
-from allraise.parts import describe
 from allraise.private import step_of
 from allraise.record import FAILURE, INTERRUPTED, minimal
 from allraise.spooling import discard_failure

@@ -21,7 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from allraise.bundle import Bundle
-from allraise.parts import describe
+from allraise.chains import describe
 from allraise.polling import receive
 from allraise.ranks import RankSet
 from allraise.record import minimal

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 from allraise.agreement import enter, leave, wake_from_now_on
 from allraise.arguments import check_arguments, checked_before, locate
+from allraise.chains import put_on_top
 from allraise.nesting import is_open
-from allraise.parts import put_on_top
 from allraise.plain import IS_COMPILED, Block, Signature
 from allraise.registry import resolve_comm
 from allraise.verdict import EVERYWHERE, place_of

@@ -22,12 +22,12 @@ from typing import Any, Final, NoReturn
 
 from allraise.beside import make_carrier, make_spool
 from allraise.bundle import Bundle
+from allraise.chains import is_a
 from allraise.collector import Outcome
 from allraise.ending import abort_job, end_process, report_to
 from allraise.exits import exit_now, watch_exits
 from allraise.findings import failures_in
 from allraise.neighbours import end_with_launcher
-from allraise.parts import is_a
 from allraise.paths import DEFAULT_PATH, expand_path, job_id
 from allraise.publishing import default_style, save_somewhere, write_error_stream
 from allraise.record import ALL_KNOWN, Link, Record

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from allraise.bodies import RemoteError
 from allraise.copies import likeness
+from allraise.errors import RemoteError
 from allraise.parts import add_note, set_traceback
 from allraise.ranks import RankSet
 from allraise.rebuild import rebuild, rebuild_traceback

@@ -20,7 +20,7 @@ from itertools import starmap
 from sys import getrecursionlimit
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from allraise.parts import is_a, is_of_mpi, put_on_top
+from allraise.chains import is_a, is_of_mpi, put_on_top
 from allraise.signals import MAX_TRIES
 
 if TYPE_CHECKING:

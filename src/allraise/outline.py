@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from allraise.bodies import dump_exception
 from allraise.capture import MAX_MESSAGE_CHARS, origin_here
+from allraise.chains import type_name_of
 from allraise.frames import MAX_FRAMES_EACH_END, frames_from_places, places_of
 from allraise.own import is_own_file
-from allraise.parts import type_name_of
 from allraise.record import Link
 from allraise.wire import Packed, pack_outline, pack_shape
 

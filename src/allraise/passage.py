@@ -18,8 +18,8 @@ from __future__ import annotations
 from sys import getrecursionlimit
 from typing import TYPE_CHECKING
 
+from allraise.chains import is_of_mpi
 from allraise.lane import LEAKED
-from allraise.parts import is_of_mpi
 from allraise.plain import begin_gate
 from allraise.polling import be_as_deep
 from allraise.signals import MAX_TRIES, ROOMS, room_on_the_stack, take_room_back

@@ -12,9 +12,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from allraise.bodies import RemoteError, load_exception
+from allraise.bodies import load_exception
+from allraise.chains import describe
+from allraise.errors import RemoteError
 from allraise.frames import summary_from_frames, traceback_from_frames
-from allraise.parts import describe, set_traceback
+from allraise.parts import set_traceback
 
 if TYPE_CHECKING:
     from traceback import StackSummary

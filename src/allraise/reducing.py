@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from allraise.chains import is_a, is_of_mpi, put_on_top
 from allraise.errors import PeerFailure
-from allraise.parts import is_a, is_of_mpi, put_on_top
 from allraise.plain import PENDING
 from allraise.signals import signals_held_back
 from allraise.verdict import (

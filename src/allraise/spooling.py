@@ -9,9 +9,9 @@ from contextlib import suppress
 
 from allraise.bundle import Bundle
 from allraise.capture import capture
+from allraise.chains import is_a
 from allraise.errors import PeerFailure
 from allraise.exceptions import CheckpointException
-from allraise.parts import is_a
 from allraise.spool import current, discard_current
 
 

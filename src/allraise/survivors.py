@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Final
 
 from allraise.bundle import Bundle
 from allraise.capture import capture, origin_here
+from allraise.chains import is_of_mpi, link_of
 from allraise.contribution import brief, contribution
 from allraise.ending import abort_job, publish_last
 from allraise.hang import user_frames
@@ -39,7 +40,6 @@ from allraise.meeting import ARRIVE_S, POLL_S, Meeting, dead_ranks
 from allraise.neighbours import end_with_launcher
 from allraise.nesting import outermost
 from allraise.own import is_own_file
-from allraise.parts import is_of_mpi, link_of
 from allraise.private import Private, step_of
 from allraise.ranks import RankSet
 from allraise.record import DIED, INTERRUPTED, Link, Record, minimal

@@ -10,6 +10,7 @@ import signal
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from allraise.capture import capture
+from allraise.chains import is_a
 from allraise.errors import PeerFailure
 from allraise.exceptions import CheckpointException
 from allraise.findings import (
@@ -21,7 +22,6 @@ from allraise.findings import (
     WHOLE,
     Finding,
 )
-from allraise.parts import is_a
 from allraise.publishing import write_error_stream
 from allraise.ranks import RankSet
 from allraise.record import Record

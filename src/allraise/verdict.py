@@ -21,8 +21,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from allraise.chains import is_a
 from allraise.exceptions import CheckpointException
-from allraise.parts import is_a
 from allraise.plain import COUNT_BITS, HASHES, PLACE_BITS
 from allraise.private import VECTOR_LENGTH
 

@@ -16,7 +16,7 @@ SOURCE = Path(allraise.__file__).parent
 LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
     (floor, frozenset(names.split()))
     for floor, names in (
-        (0, "damage paths"),
+        (0, "damage paths chains errors"),
         (0, "record ranks settings signals values census watchdog completions"),
         (0, "native"),
         (0, "operations pending alone plain storing kinds quiet asking"),
@@ -35,7 +35,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (0, "ulfm"),
         (1, "capture rebuild render grouping"),
         (1, "stacks revive copies outline"),
-        (2, "errors wrapped viewer telling"),
+        (2, "wrapped viewer telling"),
         (2, "tree page publishing ending findings leaves"),
         (2, "report"),
         (2, "exceptions showing"),

@@ -13,7 +13,7 @@ from allraise import CheckpointException, wrap_exception
 from allraise.bodies import MAX_BODY_BYTES
 from allraise.bundle import Bundle
 from allraise.capture import MAX_MESSAGE_CHARS, capture
-from allraise.parts import type_name_of
+from allraise.chains import type_name_of
 from allraise.rebuild import rebuild
 from allraise.render import format_block
 from allraise.report import Report

@@ -1,6 +1,6 @@
 """What was raised meanwhile comes from what a rank had failed with."""
 
-from allraise.parts import put_on_top
+from allraise.chains import put_on_top
 
 
 def chain_of(exc):

@@ -20,7 +20,7 @@ from allraise import RemoteError, bodies
 from allraise.bodies import MAX_BODY_BYTES, bounded_repr, dump_exception
 from allraise.bundle import Bundle
 from allraise.capture import MAX_LINKS, MAX_MESSAGE_CHARS, capture
-from allraise.parts import type_name_of
+from allraise.chains import type_name_of
 from allraise.rebuild import rebuild
 from allraise.record import minimal
 from allraise.render import format_block
