@@ -238,7 +238,8 @@ def traceback_from_frames(frames: tuple[Frame, ...]) -> TracebackType | None:
     chain = None
     for frame in reversed(frames):
         code = SimpleNamespace(co_filename=frame.filename, co_name=frame.name)
-        lineno = frame.lineno or 1
+        # Of code without lines, Python before 3.11.4 says -1, which no code may have.
+        lineno = max(frame.lineno or 1, 1)
         stub = SimpleNamespace(
             f_locals={},
             f_globals={"__name__": "?", "__file__": frame.filename},
