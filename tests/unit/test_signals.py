@@ -183,15 +183,18 @@ print("never", flush=True)
 
 def test_a_timer_that_comes_again_and_again_costs_nothing(handled):
     number, calls = handled
-    gc.collect()
-    for _ in range(20):
-        with signals_held_back():
-            for _ in range(sys.getrecursionlimit()):
-                signal.raise_signal(number)
-            assert not calls
-        assert 1 <= len(calls) <= 2
-        calls.clear()
-    assert gc.collect() == 0
+    garbage = []
+    for _ in range(3):  # other threads, of the test runner, may leave some as well
+        gc.collect()
+        for _ in range(20):
+            with signals_held_back():
+                for _ in range(sys.getrecursionlimit()):
+                    signal.raise_signal(number)
+                assert not calls
+            assert 1 <= len(calls) <= 2
+            calls.clear()
+        garbage.append(gc.collect())
+    assert min(garbage) == 0
 
 
 def test_the_handler_behind_nested_blocks_is_known():
