@@ -20,10 +20,9 @@ from traceback import StackSummary, TracebackException
 from typing import Any, Final, NamedTuple
 
 from allraise.bodies import dump_exception
-from allraise.chains import type_name_of
+from allraise.chains import attribute_of, type_name_of
 from allraise.damage import check_links
 from allraise.frames import frames_from_summary, frames_from_traceback
-from allraise.own import is_own_file as is_own_file  # noqa: PLC0414 for others
 from allraise.own import without_own
 from allraise.record import Link, Origin, Record, clip, minimal
 
@@ -48,11 +47,6 @@ MAX_RETOLD_CHARS: Final = 16 * 1024
 
 # What Python prints where __str__ raises.
 FAILED: Final = "<exception str() failed>"
-
-
-def _builtin(name: str, exc: BaseException) -> Any:
-    """Read an attribute as `BaseException` has it, whatever the class says."""
-    return BaseException.__dict__[name].__get__(exc)
 
 
 def _brief_of(exc: BaseException, room: int) -> str:
@@ -86,7 +80,9 @@ def _clipped_str(value: object, limit: int | None) -> str:
 def _notes_of(exc: BaseException, te: TracebackException | None) -> list[Any]:
     try:
         found = (
-            _builtin("__dict__", exc).get("__notes__") if te is None else te.__notes__
+            attribute_of(exc, "__dict__").get("__notes__")
+            if te is None
+            else te.__notes__
         )
         return list(found or ())
     except BaseException:
@@ -111,7 +107,7 @@ def _text_of(told: _Told, limit: int | None, brief: str) -> Link:
         found = (line.removesuffix("\n") for line in te.format_exception_only())
         lines = tuple(f"{clip(line, room)}\n" for line in found)
     if te is None:
-        frames = frames_from_traceback(_builtin("__traceback__", exc))
+        frames = frames_from_traceback(attribute_of(exc, "__traceback__"))
     else:
         frames = frames_from_summary(te.stack)
     return Link(name, message, lines, notes, frames)
@@ -127,7 +123,7 @@ class _Following(NamedTuple):
 
 def _following(told: _Told, met: set[int]) -> _Following:
     exc, te = told
-    cause, context = _builtin("__cause__", exc), _builtin("__context__", exc)
+    cause, context = attribute_of(exc, "__cause__"), attribute_of(exc, "__context__")
     members = None
     if issubclass(type(exc), BaseExceptionGroup):
         members = BaseExceptionGroup.__dict__["exceptions"].__get__(exc)
@@ -144,7 +140,7 @@ def _following(told: _Told, met: set[int]) -> _Following:
             if members is not None and te.exceptions is not None
             else None,
         )
-    hidden = cause is not None or _builtin("__suppress_context__", exc)
+    hidden = cause is not None or attribute_of(exc, "__suppress_context__")
     return _Following(
         _Told(cause, None) if cause is not None and id(cause) not in met else None,
         _Told(context, None)
@@ -214,7 +210,7 @@ def _capture_text(
     limit: int | None,
     beside: BaseException | None = None,
 ) -> tuple[list[Link], list[BaseException | None]]:
-    traceback = None if summary is not None else _builtin("__traceback__", exc)
+    traceback = None if summary is not None else attribute_of(exc, "__traceback__")
     try:
         # compact: of cause and context, only what Python would print.
         te = TracebackException(type(exc), exc, traceback, compact=True)

@@ -22,6 +22,11 @@ _CONTEXT: Final[Any] = BaseException.__dict__["__context__"]
 _E = TypeVar("_E", bound=BaseException)
 
 
+def attribute_of(exc: BaseException, name: str) -> Any:
+    """Read an attribute as `BaseException` has it, whatever the class says."""
+    return BaseException.__dict__[name].__get__(exc)
+
+
 def is_a(exc: object, cls: type[_E]) -> TypeGuard[_E]:
     """Tell whether an exception is of a class; ``isinstance`` asks it and may raise."""
     return issubclass(type(exc), cls)

@@ -11,6 +11,7 @@ Knows nothing of how the verdict came about, nor of open regions.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from allraise.bundle import Bundle
@@ -115,8 +116,9 @@ def _fail(
     own, live = contribution(private, exc, verdict.token_high, known)
     if outline is not None and verdict.everywhere:
         # Asked for at another guard than the one that this rank stood at.
-        own = own.reshaped(outline.whole_while_others_wait())
-        outline = None
+        with suppress(Exception):  # no memory: the others wait, and may ask for it
+            own = own.reshaped(outline.whole_while_others_wait())
+            outline = None
     if private.asks_for and not own:
         # It is to be told with those who were waiting on g.comm already.
         woken = private.beacon.interruption(UNKNOWN, private.asks_for)

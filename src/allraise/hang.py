@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from allraise.bodies import dump_exception
 from allraise.bundle import Bundle
-from allraise.capture import capture, is_own_file, origin_here
+from allraise.capture import capture, origin_here
 from allraise.ending import publish_last
 from allraise.errors import HangError
 from allraise.frames import frames_from_summary
+from allraise.own import is_own_file
 from allraise.plain import OPEN
 from allraise.ranks import RankSet
 from allraise.record import BLOCKED, HANG, Frame, Link, Origin, Record, clip

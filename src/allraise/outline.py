@@ -22,11 +22,11 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from allraise.bodies import dump_exception
 from allraise.capture import MAX_MESSAGE_CHARS, origin_here
-from allraise.chains import type_name_of
+from allraise.chains import attribute_of, type_name_of
 from allraise.frames import MAX_FRAMES_EACH_END, frames_from_places, places_of
 from allraise.own import is_own_file
 from allraise.record import Link
@@ -44,11 +44,6 @@ _TOLD_WITH_MORE: Final = (
     AttributeError,
     ImportError,
 )
-
-_cause_of: Final[Any] = BaseException.__dict__["__cause__"].__get__
-_context_of: Final[Any] = BaseException.__dict__["__context__"].__get__
-_is_hidden: Final[Any] = BaseException.__dict__["__suppress_context__"].__get__
-_traceback_of: Final[Any] = BaseException.__dict__["__traceback__"].__get__
 
 
 class Outline:
@@ -107,14 +102,14 @@ def outline_of(exc: BaseException, kind: str) -> Outline | None:
 
 
 def _outline_of(exc: BaseException, kind: str) -> Outline | None:
-    cls = type(exc)
+    cls, is_hidden = type(exc), attribute_of(exc, "__suppress_context__")
     if (
         issubclass(cls, _TOLD_WITH_MORE)
-        or _cause_of(exc) is not None
-        or (_context_of(exc) is not None and not _is_hidden(exc))
+        or attribute_of(exc, "__cause__") is not None
+        or (attribute_of(exc, "__context__") is not None and not is_hidden)
         or type(cls) is not type  # of a metaclass Python may ask the name
         or getattr(exc, "__notes__", None) is not None
-        or exc.__suppress_context__ is not _is_hidden(exc)
+        or exc.__suppress_context__ is not is_hidden
         or hasattr(sys, "tracebacklimit")
     ):
         return None
@@ -133,7 +128,7 @@ def _outline_of(exc: BaseException, kind: str) -> Outline | None:
 
 def _places_of(exc: BaseException) -> list[Place]:
     """Return where its frames are; nothing where only `capture` can tell."""
-    places = places_of(_traceback_of(exc))
+    places = places_of(attribute_of(exc, "__traceback__"))
     first = 0  # allraise called the user's function: it is no news
     while first < len(places) and is_own_file(places[first][0].co_filename):
         first += 1

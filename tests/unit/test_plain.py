@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from allraise import agree, guard, plain, settings
+from allraise import agree, guard, methods, plain, settings
 from allraise.private import VECTOR_LENGTH
 from unit import simulated
 
@@ -131,3 +131,34 @@ def test_an_end_takes_what_a_with_statement_gives():
         agree(None, comm)
 
     simulated.World(2).run(main)
+
+
+class LateComm:
+    """A communicator in whose gate a signal's handler has raised."""
+
+    late = KeyboardInterrupt("late")
+
+    def gate(self, _comm, _name):
+        return self.late
+
+    def Barrier(self):
+        raise ValueError("of the collective")
+
+
+@pytest.mark.parametrize(
+    "gated", [pytest.param(plain.Gated, marks=compiled), None], ids=["compiled", "pure"]
+)
+def test_what_a_collective_raises_is_the_context_of_what_came_late(gated, monkeypatch):
+    """Also where another exception is being handled, which is the context of that."""
+    monkeypatch.setattr(methods, "Gated", gated)
+    monkeypatch.setitem(methods.LOOKS, "Barrier", lambda _comm: None)
+    barrier = methods._gated(LateComm, "Barrier")
+    handled = OSError("handled")
+    try:
+        raise handled
+    except OSError:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            barrier(LateComm())
+    error = caught.value.__context__
+    assert str(error) == "of the collective"
+    assert error.__context__ is handled
