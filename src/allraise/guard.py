@@ -8,7 +8,6 @@ stands in a user's traceback, and one guard can be entered again and again.
 
 from __future__ import annotations
 
-import copy
 import functools
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
@@ -159,7 +158,10 @@ class guard(Block):  # noqa: N801 reads as the block it is
         __signature__ = Signature(_init)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle it as a guard of the same arguments that is not entered."""
+        """Copy and pickle it as a guard of the same arguments that is not entered.
+
+        Also a deep copy is one of the same communicator: MPI knows no other.
+        """
         make = functools.partial(
             _make,
             type(self),
@@ -176,9 +178,6 @@ class guard(Block):  # noqa: N801 reads as the block it is
             for part in (part or {} for part in parts)
         )
         return make, (), state
-
-    def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
-        return copy.copy(self)  # of the same communicator: MPI knows no other copy
 
     @property
     def comm(self) -> MPI.Intracomm:
