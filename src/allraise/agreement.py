@@ -25,6 +25,7 @@ between swallowed it. Without this rule one in four random programs deadlocks.
 from __future__ import annotations
 
 from _thread import get_ident
+from functools import cache
 from sys import getrecursionlimit, setrecursionlimit
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,8 @@ from allraise.verdict import succeeds
 from allraise.waking import look_outside, tell_outside
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from mpi4py import MPI
 
     from allraise.private import Opened, Private, Region
@@ -164,6 +167,18 @@ def wake_from_now_on(private: Private, operation: str = "") -> None:
     private.n_within -= 1  # others may not have asked
 
 
+@cache
+def _load_closing() -> ModuleType:
+    """Return `closing`, which was loaded when the side was made.
+
+    See `arguments.private_of`. Once: an import statement takes as long as ten calls
+    where many ranks share a core and each finds nothing in the caches.
+    """
+    from allraise import closing
+
+    return closing
+
+
 def leave(  # noqa: C901, PLR0912, PLR0915 one piece, as signals may come with each call
     opened: Opened,
     exc: BaseException | None,
@@ -235,18 +250,16 @@ def leave(  # noqa: C901, PLR0912, PLR0915 one piece, as signals may come with e
                     else:
                         exc, refused = put_on_top(tried, exc), False
                     tried = None
-                # Loaded when the side was made, see `arguments.private_of`.
-                from allraise.closing import close_agreed, close_broken, overlap
-
+                closing = _load_closing()
                 if not private.innermost is cell[0] is opened and not cut_back(opened):
-                    outcome = overlap(opened, exc)
+                    outcome = closing.overlap(opened, exc)
                     break
                 with signals_held_back():
                     is_begun = True
                     outcome = (
-                        close_agreed(opened, exc, place, refused, is_reduced)
+                        closing.close_agreed(opened, exc, place, refused, is_reduced)
                         if tried is None
-                        else close_broken(opened, exc, tried)
+                        else closing.close_broken(opened, exc, tried)
                     )
             except BaseException as error:
                 n_tries += 1

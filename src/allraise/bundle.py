@@ -309,14 +309,19 @@ class Bundle:
 
     def encode(self) -> bytes:
         """Turn the bundle into bytes, compressed where that pays."""
-        shapes = {
-            shape: [
-                (text, bodies, RankSet.from_ranges(ranges).ranges)
-                for (text, bodies), ranges in variants.items()
-            ]
-            for shape, variants in self._shapes.items()
-        }
-        return dump_compressed((list(shapes.items()), self._origins))
+        # Loops, and a range alone as it is: in a comprehension each is a call, and this
+        # is what every rank that fails does.
+        told = []
+        for shape, variants in self._shapes.items():
+            texts: list[tuple[bytes, tuple[bytes, ...], object]] = []
+            told.append((shape, texts))
+            for (text, bodies), ranges in variants.items():
+                if len(ranges) == 1:
+                    texts.append((text, bodies, tuple(ranges)))
+                else:
+                    ordered = RankSet.from_ranges(ranges).ranges
+                    texts.append((text, bodies, ordered))
+        return dump_compressed((told, self._origins))
 
     @classmethod
     def decode(cls, data: bytes) -> Bundle:

@@ -20,7 +20,14 @@ from traceback import StackSummary, TracebackException
 from typing import Any, Final, NamedTuple
 
 from allraise.bodies import dump_exception
-from allraise.chains import attribute_of, type_name_of
+from allraise.chains import (
+    attributes_of,
+    cause_of,
+    context_of,
+    is_context_hidden,
+    traceback_of,
+    type_name_of,
+)
 from allraise.damage import check_links
 from allraise.frames import frames_from_summary, frames_from_traceback
 from allraise.own import without_own
@@ -79,11 +86,7 @@ def _clipped_str(value: object, limit: int | None) -> str:
 
 def _notes_of(exc: BaseException, te: TracebackException | None) -> list[Any]:
     try:
-        found = (
-            attribute_of(exc, "__dict__").get("__notes__")
-            if te is None
-            else te.__notes__
-        )
+        found = attributes_of(exc).get("__notes__") if te is None else te.__notes__
         return list(found or ())
     except BaseException:
         return []
@@ -107,7 +110,7 @@ def _text_of(told: _Told, limit: int | None, brief: str) -> Link:
         found = (line.removesuffix("\n") for line in te.format_exception_only())
         lines = tuple(f"{clip(line, room)}\n" for line in found)
     if te is None:
-        frames = frames_from_traceback(attribute_of(exc, "__traceback__"))
+        frames = frames_from_traceback(traceback_of(exc))
     else:
         frames = frames_from_summary(te.stack)
     return Link(name, message, lines, notes, frames)
@@ -123,7 +126,8 @@ class _Following(NamedTuple):
 
 def _following(told: _Told, met: set[int]) -> _Following:
     exc, te = told
-    cause, context = attribute_of(exc, "__cause__"), attribute_of(exc, "__context__")
+    cause: Any = cause_of(exc)
+    context: Any = context_of(exc)
     members = None
     if issubclass(type(exc), BaseExceptionGroup):
         members = BaseExceptionGroup.__dict__["exceptions"].__get__(exc)
@@ -140,7 +144,7 @@ def _following(told: _Told, met: set[int]) -> _Following:
             if members is not None and te.exceptions is not None
             else None,
         )
-    hidden = cause is not None or attribute_of(exc, "__suppress_context__")
+    hidden = cause is not None or is_context_hidden(exc)
     return _Following(
         _Told(cause, None) if cause is not None and id(cause) not in met else None,
         _Told(context, None)
@@ -210,7 +214,7 @@ def _capture_text(
     limit: int | None,
     beside: BaseException | None = None,
 ) -> tuple[list[Link], list[BaseException | None]]:
-    traceback = None if summary is not None else attribute_of(exc, "__traceback__")
+    traceback = None if summary is not None else traceback_of(exc)
     try:
         # compact: of cause and context, only what Python would print.
         te = TracebackException(type(exc), exc, traceback, compact=True)

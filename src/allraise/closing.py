@@ -145,8 +145,9 @@ def _agree(
     try:
         woke = private.wakes
         if not is_reduced:
+            root = private if opened[4] is None else outermost()
             captured = _prepare(opened, exc, place, refused=refused)
-            if outermost() is private:
+            if root is private:
                 exc = come_by(private, exc)
             before = exc
             exc, late = reduce_vector(opened, exc, place, refused)
@@ -222,7 +223,7 @@ def _prepare(
         look_outside(private)
     if exc is None:
         return None
-    if outermost() is not private:
+    if opened[4] is not None and outermost() is not private:
         note_skip()
     private.failed_at = time.monotonic()
     private.spooled = keep_failure(step_of(opened[1]), exc)

@@ -144,14 +144,15 @@ def _kind_of(exc: BaseException) -> str:
     is full, also in a cleanup. So is what was raised after an agreed failure, which
     has told of its interruptions.
     """
-    if is_a(exc, HangError):
+    if issubclass(type(exc), HangError):
         return HANG
     seen: set[int] = set()
     link: BaseException | None = exc
     while link is not None and id(link) not in seen:
-        if is_a(link, PeerFailure):
+        cls = type(link)
+        if issubclass(cls, PeerFailure):
             return INTERRUPTED
-        if is_a(link, CheckpointException):
+        if issubclass(cls, CheckpointException):
             break
         seen.add(id(link))
         link = cause_of(link)

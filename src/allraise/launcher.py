@@ -204,7 +204,7 @@ class _Job:
         is_ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         if is_ours:
             handler = self.witness.alarm.on_sigterm
-            NEVER_RAISE.append(handler)
+            NEVER_RAISE[id(handler)] = handler
             signal.signal(signal.SIGTERM, handler)
         self.spool.watch_crashes(sigterm=is_ours)
         signal.set_wakeup_fd(self.witness.wakeup_fd, warn_on_full_buffer=False)

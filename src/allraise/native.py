@@ -8,9 +8,9 @@ where many ranks that share a core fail at once, it would be half of what that c
 
 from __future__ import annotations
 
-import io
 import pickle
-from typing import Final
+from operator import is_
+from typing import Any, Final
 
 _VALUES: Final = frozenset({type(None), bool, float})
 
@@ -69,7 +69,7 @@ _OS_ERRORS: Final = frozenset(
 )
 
 
-def dump_native(exc: BaseException) -> bytes:
+def dump_native(exc: BaseException) -> bytes:  # noqa: PLR0911 one piece, see above
     """Pickle an exception if C code alone can, and nothing of it is lost.
 
     Not collective.
@@ -84,45 +84,43 @@ def dump_native(exc: BaseException) -> bytes:
     is_os_error = cls in _OS_ERRORS
     if not is_os_error and cls not in _BY_ARGS:
         return b""
-    state = _state_of(exc, is_os_error=is_os_error)
-    if not _is_plain(state) or exc.__dict__ or exc.__suppress_context__:
+    if exc.__dict__ or exc.__suppress_context__:
         return b""
-    # An OSError may have been changed since it was made: as the receiver will do, see
-    # what becomes of its arguments. By their types as well: 2.0 equals 2.
-    made = cls(*exc.__reduce__()[1])
-    again = _state_of(made, is_os_error=is_os_error)
-    if type(made) is not cls or again != state or _types(again) != _types(state):
+    arguments: tuple[object, ...] = exc.__reduce__()[1]  # type: ignore[assignment]
+    if len(arguments) > MAX_VALUES:
         return b""
-    buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, protocol=5)
-    # Not copyreg's: tblib, say, may have put exceptions there, with their tracebacks.
-    pickler.dispatch_table = {}
-    pickler.dump(exc)
-    return buffer.getvalue()
-
-
-def _is_plain(state: tuple[object, ...]) -> bool:
-    if len(state) > MAX_VALUES:
-        return False
     n_chars = 0
-    for value in state:
+    for value in arguments:
         if type(value) is str:
             n_chars += len(value)
         elif type(value) is int:
             if value.bit_length() > MAX_BITS:
-                return False
+                return b""
         elif type(value) not in _VALUES:
-            return False
-    return n_chars <= MAX_CHARS
+            return b""
+    if n_chars > MAX_CHARS or (is_os_error and not _is_as_made(exc, arguments)):
+        return b""
+    # What pickle itself would write, but that it would ask ``copyreg`` about the class:
+    # tblib, say, may have put exceptions there, with their tracebacks. Of the last
+    # protocol that tells no length before the content.
+    told = pickle.dumps(arguments, protocol=3)
+    return b"\x80\x03cbuiltins\n%b\n%bR." % (cls.__name__.encode(), told[2:-1])
 
 
-def _types(state: tuple[object, ...]) -> list[type]:
-    return [*map(type, state)]
+def _is_as_made(exc: Any, arguments: tuple[object, ...]) -> bool:
+    """Tell whether the receiver gets this `OSError` from these arguments.
 
-
-def _state_of(exc: BaseException, *, is_os_error: bool) -> tuple[object, ...]:
-    if not is_os_error or not isinstance(exc, OSError):
-        return exc.args
-    fields = exc.errno, exc.strerror, exc.filename, exc.filename2
-    # What it has not, it is not to have there.
-    return (*exc.args, *fields, getattr(exc, "characters_written", None))
+    It may have been changed since it was made. As the receiver will do, see what
+    becomes of them: the same objects, for 2.0 equals 2.
+    """
+    made: Any = type(exc)(*arguments)
+    return (
+        type(made) is type(exc)
+        and made.errno is exc.errno
+        and made.strerror is exc.strerror
+        and made.filename is exc.filename
+        and made.filename2 is exc.filename2
+        and len(made.args) == len(exc.args)
+        and all(map(is_, made.args, exc.args))
+        and getattr(exc, "characters_written", None) is None
+    )

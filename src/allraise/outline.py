@@ -22,17 +22,26 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
 from allraise.bodies import dump_exception
 from allraise.capture import MAX_MESSAGE_CHARS, origin_here
-from allraise.chains import attribute_of, type_name_of
+from allraise.chains import (
+    cause_of,
+    context_of,
+    is_context_hidden,
+    traceback_of,
+    type_name_of,
+)
 from allraise.frames import MAX_FRAMES_EACH_END, frames_from_places, places_of
-from allraise.own import is_own_file
+from allraise.own import OWN_FOLDER
 from allraise.record import Link
 from allraise.wire import Packed, pack_outline, pack_shape
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from allraise.frames import Place
 
 # Python prints more of these than type and message: members, the line with the error,
@@ -102,11 +111,11 @@ def outline_of(exc: BaseException, kind: str) -> Outline | None:
 
 
 def _outline_of(exc: BaseException, kind: str) -> Outline | None:
-    cls, is_hidden = type(exc), attribute_of(exc, "__suppress_context__")
+    cls, is_hidden = type(exc), is_context_hidden(exc)
     if (
         issubclass(cls, _TOLD_WITH_MORE)
-        or attribute_of(exc, "__cause__") is not None
-        or (attribute_of(exc, "__context__") is not None and not is_hidden)
+        or cause_of(exc) is not None
+        or (context_of(exc) is not None and not is_hidden)
         or type(cls) is not type  # of a metaclass Python may ask the name
         or getattr(exc, "__notes__", None) is not None
         or exc.__suppress_context__ is not is_hidden
@@ -128,17 +137,18 @@ def _outline_of(exc: BaseException, kind: str) -> Outline | None:
 
 def _places_of(exc: BaseException) -> list[Place]:
     """Return where its frames are; nothing where only `capture` can tell."""
-    places = places_of(attribute_of(exc, "__traceback__"))
+    places = places_of(traceback_of(exc))
+    files = [code.co_filename for code, *_ in places]
     first = 0  # allraise called the user's function: it is no news
-    while first < len(places) and is_own_file(places[first][0].co_filename):
+    while first < len(files) and files[first].startswith(OWN_FOLDER):
         first += 1
-    del places[:first]
-    for code, *_ in places:
-        if code.co_filename.startswith("<"):
-            return []  # typed at a prompt, or from `exec`: Python may know the source
-    if not places or is_own_file(places[-1][0].co_filename):
+    del places[:first], files[:first]
+    if not 0 < len(places) <= 2 * MAX_FRAMES_EACH_END:
         return []
-    return places if len(places) <= 2 * MAX_FRAMES_EACH_END else []
+    for file in files:
+        if file.startswith("<"):
+            return []  # typed at a prompt, or from `exec`: Python may know the source
+    return [] if files[-1].startswith(OWN_FOLDER) else places
 
 
 def _fingerprint(name: str, places: list[Place]) -> str:
@@ -147,14 +157,21 @@ def _fingerprint(name: str, places: list[Place]) -> str:
     But for the source: of that, where each instruction stands in it. This comes with
     the code; to read the text is what is to be saved.
     """
-    # Imported here because OpenSSL takes three milliseconds to load.
-    import hashlib
-
-    told = [name.encode("utf-8", "surrogatepass")]
+    words, tables = [name], []
     for code, instruction, lineno in places:
         # The table counts from the first line. Cython makes code for each line of a
         # function, all with the same table.
         lines = f"{code.co_firstlineno}\0{lineno}\0{instruction}"
-        place = f"{code.co_filename}\0{code.co_qualname}\0{lines}"
-        told += (place.encode("utf-8", "surrogatepass"), code.co_linetable)
-    return hashlib.blake2b(b"\0".join(told), digest_size=16).hexdigest()
+        words.append(f"{code.co_filename}\0{code.co_qualname}\0{lines}")
+        tables.append(code.co_linetable)
+    tables.append("\0".join(words).encode("utf-8", "surrogatepass"))
+    digest: str = _load_hash()(b"\0".join(tables), digest_size=16).hexdigest()
+    return digest
+
+
+@cache
+def _load_hash() -> Callable[..., Any]:
+    # Late because OpenSSL takes three milliseconds to load.
+    from hashlib import blake2b
+
+    return blake2b

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from allraise.record import Frame, Link
 
-_PACKAGE: Final = os.path.dirname(__file__) + os.sep  # noqa: PTH120 pathlib: 5 ms
+OWN_FOLDER: Final = os.path.dirname(__file__) + os.sep  # noqa: PTH120 pathlib: 5 ms
 _PYTHON: Final = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120
 
 
 def is_own_file(filename: str) -> bool:
     """Tell whether a source file is one of allraise's."""
-    return filename.startswith(_PACKAGE)
+    return filename.startswith(OWN_FOLDER)
 
 
 def _is_of_python(filename: str) -> bool:

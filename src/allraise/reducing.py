@@ -68,6 +68,7 @@ def reduce_vector(
         try:
             write_vector(
                 mine,
+                0,
                 severity,
                 -refused,
                 place,
@@ -151,7 +152,7 @@ def _reduce_watching(
                         severity, token = severity_of(exc), token_of(private, exc)
                     numbers = (severity, -refused, place, digest, -digest)
                     asks = _asks_or_told(private)
-                    write_vector(private.mine, *numbers, token, -token, asks)
+                    write_vector(private.mine, 0, *numbers, token, -token, asks)
                 found = reduction.wait()
                 # Noted, for `total` does not tell: MPICH writes there from the start.
                 is_done = True

@@ -7,6 +7,7 @@ ones named: a time limit that is silently ignored is worse than none.
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Final, NamedTuple
 
 STYLES: Final = ("ranks", "groups", "tree")
@@ -78,10 +79,11 @@ def read_settings() -> Settings:
     )
 
 
+@cache
 def is_report_wanted() -> bool:
     """Tell whether ``ALLRAISE_REPORT`` is set. Not collective. Never raises.
 
-    A fifth of what it takes to read and check all variables, for each failure asks.
+    As it was at the first failure, for each failure asks.
     """
     return bool(os.environ.get("ALLRAISE_REPORT"))
 

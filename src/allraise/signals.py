@@ -83,12 +83,9 @@ def take_room_back() -> bool:
 
 
 # Handlers of our own. To put one aside would also undo what C code has put before
-# it, such as the stacks that `faulthandler` writes at SIGTERM.
-NEVER_RAISE: Final[list[object]] = []
-
-
-def _never_raises(handler: object) -> bool:
-    return any(handler is known for known in NEVER_RAISE)
+# it, such as the stacks that `faulthandler` writes at SIGTERM. By identity, for to
+# compare a user's handler may be code of the user's.
+NEVER_RAISE: Final[dict[int, object]] = {}
 
 
 class room_on_the_stack:  # noqa: N801 reads as the block it is
@@ -140,7 +137,7 @@ class signals_held_back:  # noqa: N801 reads as the block it is
             handler = _signal.getsignal(number)
             if (
                 callable(handler)
-                and not _never_raises(handler)
+                and id(handler) not in NEVER_RAISE
                 and handler != self._note
             ):
                 self._handlers[number] = handler

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from allraise.private import Opened, Private, Region
 
-_pack_into: Final = struct.Struct(f"={VECTOR_LENGTH}q").pack_into
+# Writes all the numbers of the vector.
+write_vector: Final = struct.Struct(f"={VECTOR_LENGTH}q").pack_into
 
 # In the place: 32 bits of root, one bit of `everywhere`, then minus the depth.
 EVERYWHERE: Final = 1 << (PLACE_BITS - 1)
@@ -52,11 +53,6 @@ def place_of(root: int, *, everywhere: bool) -> int:
 def place_at(depth: int, place: int) -> int:
     """Return the place with the depth."""
     return place - (depth << PLACE_BITS)
-
-
-def write_vector(mine: array[int], *numbers: int) -> None:
-    """Write all the numbers of the vector. Not collective."""
-    _pack_into(mine, 0, *numbers)
 
 
 class Verdict(NamedTuple):
@@ -156,13 +152,16 @@ def succeeds(
     return bool(total == mine)  # all sent the same, and that was no failure
 
 
+_CLEAN: Final = bytes(VECTOR_LENGTH)
+
+
 def clean(mine: array[int]) -> None:
     """Leave the vector as `succeeds` wants to find it. Not collective.
 
     Not where a reduction was given up: MPI may read it still, and another one takes
     its place.
     """
-    write_vector(mine, *bytes(VECTOR_LENGTH))
+    write_vector(mine, 0, *_CLEAN)
 
 
 def is_told(private: Private) -> bool:

@@ -21,7 +21,7 @@ from allraise.spool import Spool
 def on_sigterm(number, frame):
     pass
 
-NEVER_RAISE.append(on_sigterm)
+NEVER_RAISE[id(on_sigterm)] = on_sigterm
 signal.signal(signal.SIGTERM, on_sigterm)
 threading.Thread(target=threading.Event().wait, daemon=True).start()
 Spool(pathlib.Path(sys.argv[1]), 3, 4).watch_crashes(sigterm=True)
