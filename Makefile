@@ -44,7 +44,7 @@ unit: $(VENV)/.installed
 
 # The same protocol with nothing compiled, as it is where there is no compiler.
 pure: $(VENV)/.installed
-	ALLRAISE_PURE=1 $(MAKE) unit UNIT="tests/unit/test_protocol.py tests/unit/test_interruptions.py"
+	ALLRAISE_PURE=1 $(MAKE) unit UNIT="tests/unit/test_protocol.py tests/unit/test_interruptions.py tests/unit/test_outline.py"
 	ALLRAISE_PURE=1 $(MAKE) ranks NP=3
 
 # Every rank runs pytest; a rank that waits for ever is ended by the deadline.

@@ -16,7 +16,9 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCES = tuple(f"src/allraise/_{name}.c" for name in ("plain", "gates", "direct"))
+SOURCES = tuple(
+    f"src/allraise/_{name}.c" for name in ("plain", "gates", "direct", "outline")
+)
 
 
 class Compile(BuildHookInterface[Any]):

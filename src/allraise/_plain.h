@@ -47,5 +47,6 @@ int barrier_begin(PyObject *barrier, PyObject **request);
 
 int add_direct(PyObject *made);
 int add_gates(PyObject *made);
+int add_outline(PyObject *made);
 
 #endif

@@ -57,7 +57,7 @@ def close_agreed(
         What this rank must raise, or None.
     """
     private = opened[0]
-    if not is_reduced:
+    if not is_reduced and (private.settled is not None or private.watched):
         failed_depth, outcome = settled_for(private)
         if outcome is not None:
             _close(opened, failed_depth)
@@ -226,7 +226,7 @@ def _prepare(
     if opened[4] is not None and outermost() is not private:
         note_skip()
     private.failed_at = time.monotonic()
-    private.spooled = keep_failure(step_of(opened[1]), exc)
+    private.spooled = keep_failure(opened[1], exc)
     if private.wakes:
         announce(private)
     if refused:

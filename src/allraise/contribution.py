@@ -6,26 +6,24 @@ before that it passes on or has swallowed. Knows nothing of communication.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from allraise.bundle import Bundle
 from allraise.capture import capture
 from allraise.chains import cause_of, describe, is_a
 from allraise.errors import HangError, PeerFailure
 from allraise.exceptions import CheckpointException
-from allraise.outline import Outline, outline_of
+from allraise.outline import outline_of
 from allraise.record import FAILURE, HANG, INTERRUPTED, minimal
 
 if TYPE_CHECKING:
     from allraise.exceptions import Agreed
+    from allraise.outline import Outline
     from allraise.private import Private
 
 
-class Captured(NamedTuple):
-    """A new failure as its rank tells it; with its outline, if that is how."""
-
-    bundle: Bundle
-    outline: Outline | None = None
+# A new failure as its rank tells it; with its outline, if that is how.
+Captured = tuple[Bundle, "Outline | None"]
 
 
 def capture_early(
@@ -52,10 +50,10 @@ def capture_early(
         kind = _kind_of(exc)
         outline = None if whole else outline_of(exc, kind)
         if outline is None:
-            return Captured(Bundle.of(rank, capture(exc, kind=kind)))
-        return Captured(Bundle.of_packed(rank, outline.packed), outline)
+            return Bundle.of(rank, capture(exc, kind=kind)), None
+        return Bundle.of_packed(rank, outline.packed), outline
     except BaseException as error:
-        return Captured(_untold(private, error))
+        return _untold(private, error), None
 
 
 def contribution(
@@ -66,7 +64,10 @@ def contribution(
 ) -> tuple[Bundle, BaseException | None]:
     """Return what this rank knows that others may not, and its own exception.
 
-    Not collective. Never raises: the others wait for it.
+    Not collective. Never raises: the others wait for it. Where a rank carries the last
+    failure agreed here, each who failed then tells its own part again, also one that
+    has swallowed it since, so that a merged report lacks nobody. Of an older one, each
+    who carries it tells all it knows.
 
     Args:
         private: This rank's side.
@@ -77,45 +78,38 @@ def contribution(
     try:
         if captured is None and exc is not None:
             early = capture_early(private, exc)
-            captured = None if early is None else early.bundle
-        return _contribution(private, exc, newest, captured)
+            captured = None if early is None else early[0]
+        rank, retold = private.rank, None
+        if private.last is not None and private.last[0] == newest > 0:
+            retold = private.last[1].only(rank)
+        if captured is not None:
+            captured.set_age(rank, private.met_at - private.failed_at)
+            # To be interrupted since is less than to have failed.
+            if retold and exc is not None and _kind_of(exc) == INTERRUPTED:
+                return retold, exc
+            return captured, exc
+        return _passed_on(private, exc, retold or Bundle())
     except BaseException as error:
         return _untold(private, error), exc
 
 
-def _untold(private: Private, error: BaseException) -> Bundle:
-    text = f"what it knows cannot be told: {describe(error)}"
-    return Bundle.of(private.rank, minimal("<unknown>", text, reason=text))
-
-
-def _contribution(
-    private: Private, exc: BaseException | None, newest: int, captured: Bundle | None
+def _passed_on(
+    private: Private, exc: BaseException | None, retold: Bundle
 ) -> tuple[Bundle, BaseException | None]:
-    """Return what there is to be told.
-
-    Where a rank carries the last failure agreed here, each who failed then tells
-    its own part again, also one that has swallowed it since, so that a merged
-    report lacks nobody. Of an older one, each who carries it tells all it knows.
-    """
-    rank = private.rank
-    agreed = exc.agreed if is_a(exc, CheckpointException) else None
-    retold = Bundle()
-    if private.last is not None and private.last[0] == newest > 0:
-        retold = private.last[1].only(rank)
-    if captured is not None:
-        captured.set_age(rank, private.met_at - private.failed_at)
-        # To be interrupted since is less than to have failed.
-        if retold and exc is not None and _kind_of(exc) == INTERRUPTED:
-            return retold, exc
-        return captured, exc
-    if agreed is None or not is_a(exc, CheckpointException):
+    """Return what a rank tells that has not failed anew: of what it carries, if it does."""
+    if not is_a(exc, CheckpointException) or exc.agreed is None:
         return retold, None
-    live = exc.own_exception()
+    agreed, live = exc.agreed, exc.own_exception()
     if agreed.owner is not private:
         return Bundle.merge((_from_elsewhere(private, exc, agreed), retold)), live
     if private.last is not None and agreed.token == private.last[0]:
         return retold, live
     return Bundle.merge((exc.bundle, retold)), live
+
+
+def _untold(private: Private, error: BaseException) -> Bundle:
+    text = f"what it knows cannot be told: {describe(error)}"
+    return Bundle.of(private.rank, minimal("<unknown>", text, reason=text))
 
 
 def _from_elsewhere(

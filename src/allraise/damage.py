@@ -89,7 +89,8 @@ def check_ranges(ranges: Any) -> None:
     Not collective.
     """
     for first, last in ranges:
-        check_types((int, first), (int, last))
+        if type(first) is not int or type(last) is not int:
+            check_types((int, first), (int, last))
         if not 0 <= first <= last <= MAX_RANK:
             msg = f"no ranks are {first} to {last}"
             raise WireError(msg)

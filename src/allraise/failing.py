@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from allraise.bundle import Bundle
 from allraise.chains import describe
-from allraise.contribution import Captured, brief, contribution
+from allraise.contribution import brief, contribution
 from allraise.exceptions import Agreed, CheckpointException
 from allraise.gathering import (
     complete_outlines,
@@ -36,6 +36,7 @@ from allraise.waking import clear
 from allraise.wire import dump_plain, load_plain
 
 if TYPE_CHECKING:
+    from allraise.contribution import Captured
     from allraise.outline import Outline
     from allraise.private import Private
 
@@ -111,7 +112,7 @@ def _fail(
         return exc  # every rank carries it: it is passed on, not wrapped again
     if refused and exc is not None:
         # Raised in a check of ours: what is wrong is the line that called it.
-        captured = Captured(Bundle.of(private.rank, stand_of(exc, FAILURE)))
+        captured = Bundle.of(private.rank, stand_of(exc, FAILURE)), None
     known, outline = captured or (None, None)
     own, live = contribution(private, exc, verdict.token_high, known)
     if outline is not None and verdict.everywhere:

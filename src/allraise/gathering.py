@@ -171,9 +171,8 @@ def _merge_children(
             if sent:
                 told[child] = _decode(sent, (child + root) % private.size)
         known = list(told.values())
-        if sum(len(bundle.ranks) for bundle in known) > len(
-            set[int]().union(*(bundle.ranks for bundle in known))
-        ):
+        ranks = [bundle.numbers() for bundle in known]
+        if sum(map(len, ranks)) > len(set[int]().union(*ranks)):
             # Rank by rank, what it says of itself is right.
             own_words = [
                 bundle.among(

@@ -68,6 +68,9 @@ _OS_ERRORS: Final = frozenset(
     }
 )
 
+# Each with whether it is an `OSError`.
+NATIVE: Final = {cls: cls in _OS_ERRORS for cls in _BY_ARGS | _OS_ERRORS}
+
 
 def dump_native(exc: BaseException) -> bytes:  # noqa: PLR0911 one piece, see above
     """Pickle an exception if C code alone can, and nothing of it is lost.
@@ -81,8 +84,8 @@ def dump_native(exc: BaseException) -> bytes:  # noqa: PLR0911 one piece, see ab
         No bytes where it must go another way.
     """
     cls = type(exc)
-    is_os_error = cls in _OS_ERRORS
-    if not is_os_error and cls not in _BY_ARGS:
+    is_os_error = NATIVE.get(cls)
+    if is_os_error is None:
         return b""
     if exc.__dict__ or exc.__suppress_context__:
         return b""

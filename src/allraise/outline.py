@@ -20,13 +20,17 @@ All others are taken down whole, see `capture`.
 
 from __future__ import annotations
 
+import linecache
+import os
+import pickle
 import sys
+import time
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from allraise.bodies import dump_exception
-from allraise.capture import MAX_MESSAGE_CHARS, origin_here
+from allraise.capture import MAX_MESSAGE_CHARS
 from allraise.chains import (
     cause_of,
     context_of,
@@ -35,7 +39,9 @@ from allraise.chains import (
     type_name_of,
 )
 from allraise.frames import MAX_FRAMES_EACH_END, frames_from_places, places_of
+from allraise.native import NATIVE
 from allraise.own import OWN_FOLDER
+from allraise.plain import tell_plainly
 from allraise.record import Link
 from allraise.wire import Packed, pack_outline, pack_shape
 
@@ -105,14 +111,33 @@ def outline_of(exc: BaseException, kind: str) -> Outline | None:
         None where it must be taken down whole.
     """
     try:
-        return _outline_of(exc, kind)
+        told = tell_plainly(
+            exc, NATIVE, OWN_FOLDER, linecache.cache, _load_hash(), pickle.dumps
+        )
+        reason = ""
+        if told is not None:
+            name, message, body, fingerprint, places = told
+        elif _may_be_outlined(exc):
+            places, message = _places_of(exc), str(exc)
+            is_text = type(message) is str and len(message) <= MAX_MESSAGE_CHARS
+            if not places or not is_text:
+                return None
+            name = type_name_of(type(exc))
+            body, reason = dump_exception(exc)
+            fingerprint = _fingerprint_of(name, places)
+        else:
+            return None
+        shape, variant = pack_outline(kind, name, message, reason, fingerprint)
+        origin = os.uname().nodename, os.getpid(), time.time()
+        packed = Packed(shape, variant, (body,), origin)
+        return Outline(packed, kind, name, places)
     except BaseException:  # __str__, a module's loader: `capture` knows what to do
         return None
 
 
-def _outline_of(exc: BaseException, kind: str) -> Outline | None:
+def _may_be_outlined(exc: BaseException) -> bool:
     cls, is_hidden = type(exc), is_context_hidden(exc)
-    if (
+    return not (
         issubclass(cls, _TOLD_WITH_MORE)
         or cause_of(exc) is not None
         or (context_of(exc) is not None and not is_hidden)
@@ -120,19 +145,7 @@ def _outline_of(exc: BaseException, kind: str) -> Outline | None:
         or getattr(exc, "__notes__", None) is not None
         or exc.__suppress_context__ is not is_hidden
         or hasattr(sys, "tracebacklimit")
-    ):
-        return None
-    places = _places_of(exc)
-    message = str(exc)
-    if not places or type(message) is not str or len(message) > MAX_MESSAGE_CHARS:
-        return None
-    name = type_name_of(cls)
-    body, reason = dump_exception(exc)
-    fingerprint = _fingerprint(name, places)
-    shape, variant = pack_outline(kind, name, message, reason, fingerprint)
-    host, pid, time = origin_here()
-    packed = Packed(shape, variant, (body,), (host, pid, time))
-    return Outline(packed, kind, name, places)
+    )
 
 
 def _places_of(exc: BaseException) -> list[Place]:
@@ -151,7 +164,7 @@ def _places_of(exc: BaseException) -> list[Place]:
     return [] if files[-1].startswith(OWN_FOLDER) else places
 
 
-def _fingerprint(name: str, places: list[Place]) -> str:
+def _fingerprint_of(name: str, places: list[Place]) -> str:
     """Return what is the same for the same frames, in every process, and else not.
 
     But for the source: of that, where each instruction stands in it. This comes with
@@ -165,7 +178,7 @@ def _fingerprint(name: str, places: list[Place]) -> str:
         words.append(f"{code.co_filename}\0{code.co_qualname}\0{lines}")
         tables.append(code.co_linetable)
     tables.append("\0".join(words).encode("utf-8", "surrogatepass"))
-    digest: str = _load_hash()(b"\0".join(tables), digest_size=16).hexdigest()
+    digest: str = _load_hash()(b"\0".join(tables)).hexdigest()
     return digest
 
 
@@ -174,4 +187,4 @@ def _load_hash() -> Callable[..., Any]:
     # Late because OpenSSL takes three milliseconds to load.
     from hashlib import blake2b
 
-    return blake2b
+    return partial(blake2b, digest_size=16)

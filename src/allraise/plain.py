@@ -1,8 +1,9 @@
 """The way of a block in which nobody fails.
 
 Owns what such a block touches, and nothing else: of a rank's side of the protocol
-(`Side`), of a guard (`Block`), of threads and of steps; and what a gate of ``g.comm``
-touches. What is done with it is told by `agreement` and `passage`. Twice there is one
+(`Side`), of a guard (`Block`), of threads and of steps; what a gate of ``g.comm``
+touches; and, compiled alone, what a rank notes first that fails with an exception of
+Python's own. What is done with it is told by `agreement` and `passage`. Twice there is one
 of each:
 
     here      plain classes; a guard does all in Python
@@ -186,6 +187,20 @@ def begin_gate(start: Callable[[], MPI.Request], watched: list[MPI.Request]) -> 
     return False
 
 
+def tell_plainly(*_arguments: object) -> Any:
+    """Take down a plain exception that stands alone. Not collective.
+
+    Args:
+        _arguments: The exception; the types that may be plain; the folder of allraise;
+            the source files that are known; a hash; ``pickle.dumps``.
+
+    Returns:
+        Its name, message, pickle, fingerprint and places, see `outline`; None if
+        anything is special about it, so always where nothing is compiled.
+    """
+    return None
+
+
 # There only where they are compiled: calls of MPI's own functions, see `direct`; and
 # methods, see `methods`.
 Reduction: Any = None
@@ -195,7 +210,7 @@ Turnstile: Any = None
 Gated: Any = None
 
 # Of the compiled part. In an editable install it may be of another day.
-REVISION: Final = 8
+REVISION: Final = 9
 
 IS_COMPILED = False
 
@@ -212,4 +227,5 @@ if not TYPE_CHECKING and not is_pure():
             LaneState, StandingState = _plain.LaneState, _plain.StandingState
             GateCount = _plain.GateCount
             Turnstile, Gated = _plain.Turnstile, _plain.Gated
+            tell_plainly = _plain.tell_plainly
             IS_COMPILED = True

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 from allraise.chains import is_a, is_of_mpi, put_on_top
 from allraise.errors import PeerFailure
-from allraise.plain import PENDING
+from allraise.plain import PENDING, PLACE_BITS
 from allraise.signals import signals_held_back
 from allraise.verdict import (
     TOLD,
     clean,
-    place_at,
     severity_of,
     step_number,
     token_of,
@@ -55,7 +54,7 @@ def reduce_vector(
     private = opened[0]
     depth = private.over or opened[2]
     digest = step_number(opened, depth)
-    place = place_at(depth, place)
+    place -= depth << PLACE_BITS
     if private.listens():
         return _reduce_watching(private, exc, place, digest, refused=refused)
     mine, total = private.mine, private.total

@@ -6,16 +6,21 @@ Owns the one question that every failure asks of the spool (see `spool`).
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from allraise.bundle import Bundle
 from allraise.capture import capture
 from allraise.chains import is_a
 from allraise.errors import PeerFailure
 from allraise.exceptions import CheckpointException
+from allraise.private import step_of
 from allraise.spool import current, discard_current
 
+if TYPE_CHECKING:
+    from allraise.private import Region
 
-def keep_failure(step: str, exc: BaseException) -> bool:
+
+def keep_failure(region: Region, exc: BaseException) -> bool:
     """Write down a failure before the peers are woken.
 
     Not collective. Never raises.
@@ -33,7 +38,7 @@ def keep_failure(step: str, exc: BaseException) -> bool:
     if known or is_a(exc, PeerFailure):
         return False
     with suppress(Exception):
-        spool.keep(step, Bundle.of(spool.rank, capture(exc)))
+        spool.keep(step_of(region), Bundle.of(spool.rank, capture(exc)))
         return True
     return False
 

@@ -29,7 +29,7 @@ def summarise(bundle: Bundle) -> bytes:
     """
     told: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
     types: set[tuple[str, str]] = set()
-    for shape, (text, _), ranks in bundle.failures().entries():
+    for shape, (text, _), ranges in bundle.failures().held():
         try:
             kind, name, message = peek(shape, text)
         except WireError as error:
@@ -41,7 +41,7 @@ def summarise(bundle: Bundle) -> bytes:
         first = ""
         if len(told) < MAX_SUMMARY_VARIANTS:
             first = clip(message.partition("\n")[0], MAX_SUMMARY_CHARS)
-        told.setdefault((kind, name, first), []).extend(ranks.ranges)
+        told.setdefault((kind, name, first), []).extend(ranges)
     return dump_compressed(list(told.items())) if told else b""
 
 

@@ -19,9 +19,8 @@ A value and its negative tell whether all are equal::
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from allraise.chains import is_a
 from allraise.exceptions import CheckpointException
 from allraise.plain import COUNT_BITS, HASHES, PLACE_BITS
 from allraise.private import VECTOR_LENGTH
@@ -48,11 +47,6 @@ _HASH_BITS: Final = 61
 def place_of(root: int, *, everywhere: bool) -> int:
     """Pack what a region was opened with into the place, without the depth."""
     return root + EVERYWHERE if everywhere else root
-
-
-def place_at(depth: int, place: int) -> int:
-    """Return the place with the depth."""
-    return place - (depth << PLACE_BITS)
 
 
 class Verdict(NamedTuple):
@@ -117,7 +111,9 @@ def severity_of(exc: BaseException | None) -> int:
 
 def token_of(private: Private, exc: BaseException) -> int:
     """Return the token of a failure agreed here before, or 0."""
-    agreed = exc.agreed if is_a(exc, CheckpointException) else None
+    if not issubclass(type(exc), CheckpointException):  # as most often
+        return 0
+    agreed = cast("CheckpointException", exc).agreed
     return agreed.token if agreed and agreed.owner is private else 0
 
 

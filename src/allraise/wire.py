@@ -25,7 +25,7 @@ import io
 import json
 import pickle
 import zlib
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from allraise.damage import WireError, check_links, is_whole, require
@@ -58,9 +58,8 @@ class _BuiltinsOnly(pickle.Unpickler):
         raise WireError(msg)
 
 
-def dump_plain(data: object) -> bytes:
-    """Encode plain data: numbers, text, bytes, tuples, lists, dicts, None."""
-    return pickle.dumps(data, protocol=5)
+# Encodes plain data: numbers, text, bytes, tuples, lists, dicts, None.
+dump_plain: Final = partial(pickle.dumps, protocol=5)
 
 
 def load_plain(data: bytes) -> Any:
@@ -237,22 +236,21 @@ def unpack(packed: Packed) -> Record:
     try:
         kind, shape, _ = _load_shape(packed.shape)
         variant, reasons = _from_json(packed.variant)
-        links = tuple(
-            link._replace(
-                message=message, lines=tuple(lines), notes=tuple(notes), hidden=hidden
-            )
-            for link, (message, lines, notes, hidden) in zip(
-                shape, variant, strict=True
-            )
-        )
-        for link in links:
-            texts = (link.message, *link.lines, *link.notes, *reasons)
+        links = []
+        for link, told in zip(shape, variant, strict=True):
+            message, lines, notes, hidden = told
+            texts = (message, *lines, *notes, *reasons)
             require({*map(type, texts)} == {str}, "a link's text")
-            require(is_whole(link.hidden) and link.hidden >= 0, "a link's hidden")
+            require(is_whole(hidden) and hidden >= 0, "a link's hidden")
+            name, frames, rest = link.type_name, link.frames, link[5:8]
+            made = Link(
+                name, message, tuple(lines), tuple(notes), frames, *rest, hidden
+            )
+            links.append(made)
         origin = Origin(*packed.origin)
     except WireError:
         raise
     except Exception as error:
         msg = f"a damaged record: {type(error).__name__}: {error}"
         raise WireError(msg) from error
-    return Record(links, packed.bodies, tuple(reasons), origin, kind)
+    return Record(tuple(links), packed.bodies, tuple(reasons), origin, kind)

@@ -6,20 +6,24 @@ import copyreg
 import gc
 import linecache
 import os
+import pickle
 import sys
 import threading
+import tracemalloc
 import weakref
 import zipfile
 from types import SimpleNamespace
 
 import pytest
 
-from allraise import failing, gathering
+from allraise import failing, gathering, outline, plain
 from allraise.bodies import load_exception
 from allraise.bundle import Bundle
 from allraise.capture import MAX_MESSAGE_CHARS, capture
-from allraise.native import MAX_CHARS, dump_native
+from allraise.native import MAX_CHARS, NATIVE, dump_native
 from allraise.outline import outline_of
+from allraise.own import OWN_FOLDER
+from allraise.ranks import RankSet
 from allraise.record import Link, Record
 from allraise.summary import summarise_one
 from allraise.wire import is_outline, pack, pack_outline, unpack
@@ -364,6 +368,156 @@ class TestNative:
 
         monkeypatch.setitem(copyreg.dispatch_table, ValueError, reducer)
         assert load_exception(dump_native(ValueError("x"))).args == ("x",)
+
+
+def plain_ones():
+    """Return exceptions that a compiler may have told of, and a name for each."""
+    deep = caught(lambda: fall(ValueError("x"), 900))
+    return {
+        "os_error": failed(OSError(28, "No space left on device", "/scratch/a")),
+        "os_error_text": failed(OSError("only text")),
+        "two_names": failed(OSError(2, "mapped", "a", None, "b")),
+        "subclass": failed(FileNotFoundError(2, "none", "/x")),
+        "no_arguments": failed(RuntimeError()),
+        "values": failed(ValueError("x", 1, -(1 << 62), 2.5, float("nan"), None, True)),
+        "key": failed(KeyError("k")),
+        "text": failed(ValueError(TEXT)),
+        "deep": deep,
+    }
+
+
+def tell_natively(exc):
+    return plain.tell_plainly(
+        exc, NATIVE, OWN_FOLDER, linecache.cache, outline._load_hash(), pickle.dumps
+    )
+
+
+@pytest.mark.skipif(not plain.IS_COMPILED, reason="installed without a compiler")
+class TestCompiled:
+    """Where a compiler was there, C code tells the same as Python does."""
+
+    @pytest.fixture(autouse=True)
+    def source_known(self):
+        """C code leaves it to Python to note where a source is."""
+        linecache.getlines(__file__)
+
+    @staticmethod
+    def both(exc, monkeypatch):
+        found = [outline_of(exc, "failure")]
+        with monkeypatch.context() as patch:
+            patch.setattr(outline, "tell_plainly", lambda *_: None)
+            found.append(outline_of(exc, "failure"))
+        return [None if it is None else without_time(it.packed) for it in found]
+
+    @pytest.mark.parametrize("name", plain_ones())
+    def test_tells_the_same_of_a_plain_exception(self, name, monkeypatch):
+        exc = plain_ones()[name]
+        compiled, slow = self.both(exc, monkeypatch)
+        assert compiled == slow
+        assert tell_natively(exc) is not None  # it was C that told
+
+    @pytest.mark.parametrize("name", [name for name in ZOO if name != "str_changes"])
+    def test_tells_the_same_of_a_hostile_one_or_nothing(self, name, monkeypatch):
+        exc = ZOO[name].catch()
+        compiled, slow = self.both(exc, monkeypatch)
+        if tell_natively(exc) is not None:
+            assert compiled == slow
+        else:
+            assert (compiled is None) == (slow is None)
+
+    def test_tells_nothing_of_what_is_not_plain(self):
+        noted, hidden, caused = (failed(ValueError("x")) for _ in range(3))
+        noted.add_note("y")
+        hidden.__suppress_context__ = True
+        caused.__cause__ = noted
+        within = caught(lambda: fall(ValueError("x")))
+        within.__context__ = noted
+        changed = [failed(OSError(28, "full", "/x")) for _ in range(6)]
+        changed[0].strerror = "another"
+        changed[1].errno = 28.0
+        changed[2].characters_written = 5
+        changed[3].filename = "/y"
+        changed[4].args = (28, "fuller")
+        changed[5].errno = 2
+        others = (
+            type("Mine", (ValueError,), {})("x"),
+            StopIteration(3),
+            ValueError(1 << 64),
+            ValueError("x" * 5000),
+            ValueError(("a",)),
+            ValueError(*range(17)),
+            ValueError(type("Text", (str,), {})("x")),
+        )
+        exc: BaseException
+        for exc in (noted, hidden, caused, within, *changed[:3], *map(failed, others)):
+            assert tell_natively(exc) is None
+        assert tell_natively(ValueError("never raised")) is None
+        assert tell_natively(5) is None
+        # Of these it tells what they are now, or nothing.
+        for exc in changed[3:]:
+            told = tell_natively(exc)
+            if told is not None:
+                made = load_exception(told[2])
+                assert (str(made), made.args) == (str(exc), exc.args)
+                assert (made.errno, made.filename) == (exc.errno, exc.filename)
+
+    def test_tells_nothing_where_only_python_knows(self, monkeypatch):
+        exc = failed(ValueError("x"))
+        assert tell_natively(exc) is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "tracebacklimit", 1, raising=False)
+            assert tell_natively(exc) is None
+        with monkeypatch.context() as patch:
+            patch.delitem(linecache.cache, __file__)
+            assert tell_natively(exc) is None
+        typed = caught(lambda: exec("raise ValueError"))
+        assert tell_natively(typed) is None
+        own = caught(lambda: RankSet.parse("x"))
+        assert tell_natively(own) is None
+        assert tell_natively(caught(lambda: fall_far(ValueError("x")))) is None
+
+    def test_tells_nothing_where_what_it_calls_fails(self):
+        exc = failed(ValueError("x"))
+        given = [exc, NATIVE, OWN_FOLDER, linecache.cache, outline._load_hash()]
+
+        def fail(*_arguments):
+            raise MemoryError
+
+        assert plain.tell_plainly(*given, fail) is None
+        assert plain.tell_plainly(*given, lambda *_: b"") is None
+        given[-1] = fail
+        assert plain.tell_plainly(*given, pickle.dumps) is None
+        with pytest.raises(TypeError, match="tell_plainly takes"):
+            plain.tell_plainly(exc)
+
+    def test_keeps_nothing_alive(self):
+        excs = [*plain_ones().values()]
+
+        def tell_often():
+            for _ in range(200):
+                for exc in excs:
+                    assert tell_natively(exc) is not None
+
+        tell_often()
+        tracemalloc.start()
+        try:
+            tell_often()
+            before, _ = tracemalloc.get_traced_memory()
+            tell_often()
+            after, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert after - before < 20_000  # one reference in each call would be more
+
+
+def fall_far(exc):
+    """Raise from a stack of more frames than C code tells of."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(3000)
+    try:
+        fall(exc, 1500)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def gathered(*excs):
