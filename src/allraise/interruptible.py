@@ -132,6 +132,7 @@ class Interruptible:
     plain: Any  # mpi4py's communicator of the same handle
     _hidden: Any = None
     sizes: Any = None  # see objects
+    numbers: Any = None  # see scalars
 
     def _run_on(self, comm: Any) -> None:
         """Have a communicator of mpi4py's, and the gates of it. Not collective."""

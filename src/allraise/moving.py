@@ -18,7 +18,7 @@ from __future__ import annotations
 from array import array
 from itertools import starmap
 from sys import getrecursionlimit
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from allraise.chains import is_a, is_of_mpi, put_on_top
 from allraise.signals import MAX_TRIES
@@ -69,24 +69,23 @@ class Course:
         self._late: BaseException | None = None
         self._error: BaseException | None = None
 
-    def take_over(
+    def behind(
         self,
         done: list[None],
-        into: Any,
-        late: BaseException | None,
-        error: BaseException | None,
-    ) -> None:
+        late: BaseException | None = None,
+        error: BaseException | None = None,
+    ) -> Self:
         """Begin behind the first gate. Not collective.
 
         Args:
             done: A result, if the first collective was done.
-            into: What it has filled.
             late: What was raised at the gate, or None.
             error: What was raised since, or None.
         """
-        self._done, self._into = done, [into]
+        self._done, self._into = done, [None]
         self._late, self._error = late, error
         self._is_begun = True
+        return self
 
     def once(self, place: int, into: Any, collective: Any, *args: Any) -> Any:
         """Do the collective of a place, unless it was done; return what it has filled.
@@ -159,6 +158,40 @@ class Course:
         if self._is_past or not self._done:
             return False  # they are in a collective
         return is_a(error, MemoryError) or self.comm.knows_failure()
+
+
+def gated(
+    comm: Any, operation: str, collective: Any, args: tuple[Any, ...]
+) -> Course | None:
+    """Do a collective behind a gate.
+
+    Collective over the communicator. Where all goes well, without a `Course`: to make
+    one takes as long as the gate.
+
+    Returns:
+        If all went well, None; else how far this rank has come, past the gate.
+
+    Raises:
+        BaseException: This rank did not pass the gate.
+    """
+    passed: list[BaseException | None] = []
+    done: list[None] = []
+    error = None
+    try:
+        # Noted by what is no call: so no signal's handler comes in between.
+        passed += starmap(comm.gate, ((comm, operation),))
+        done += starmap(collective, (args,))
+        if passed[0] is None:
+            return None
+    except BaseException as raised:
+        if not passed:
+            raise
+        error = raised
+        try:
+            getrecursionlimit()  # the handler of a second signal runs here
+        except BaseException as second:
+            error = second
+    return Course(comm, operation).behind(done, passed[0], error)
 
 
 def words(n: int) -> array[int]:

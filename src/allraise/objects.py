@@ -18,13 +18,13 @@ may raise is done first::
 from __future__ import annotations
 
 import functools
+import struct
 from array import array
-from itertools import accumulate, starmap
-from sys import getrecursionlimit
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from allraise.kinds import mpi, rank_of
-from allraise.moving import Course, words
+from allraise.moving import Course, gated, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,6 +39,7 @@ HEAD = 4  # bytes of such a length
 # that a number, a word, a path needs no more.
 LED_BY = 8
 FIRST = 120
+_pack_first = struct.Struct(f"<Q{FIRST}s").pack
 
 
 def dumps(obj: Any) -> bytes:
@@ -103,40 +104,21 @@ def _loads_each(data: Any, sizes: int | Sequence[int]) -> list[Any]:
 
 def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
     """Broadcast an object. Collective over `comm`."""
-    data: Any = None
-    slot: Any
     root = rank_of(comm, root)
+    pickle, data = mpi().pickle, None
+    slot: Any
     if comm.rank == root:
-        data = dumps(obj)
+        data = pickle.dumps(obj)
         n = len(data)
-        led_by = (n << 8 | (n <= FIRST)).to_bytes(LED_BY, "little")
-        slot = (led_by + data[:FIRST]).ljust(LED_BY + FIRST)
+        slot = _pack_first(n << 8 | (n <= FIRST), data)
     else:
         slot = bytearray(LED_BY + FIRST)
-    # For a short object, what a `Course` would do, without: to make one takes as long
-    # as the gate.
-    passed: list[BaseException | None] = []
-    first: list[None] = []
-    error: BaseException | None = None
-    collective, args = comm.plain.Bcast, (((slot, LED_BY + FIRST, mpi().BYTE), root),)
-    try:
-        # Noted by what is no call: so no signal's handler comes in between.
-        passed += starmap(comm.gate, ((comm, "bcast"),))
-        first += starmap(collective, args)
-        is_all = passed[0] is None and slot[0]
-    except BaseException as raised:
-        if not passed:
-            raise
-        is_all, error = False, raised
-        try:
-            getrecursionlimit()  # the handler of a second signal runs here
-        except BaseException as second:
-            error = second
-    if is_all:
-        return loads(slot[LED_BY:])
-    course = Course(comm, "bcast")
-    course.take_over(first, slot, passed[0], error)
-    return loads(course.run(functools.partial(_broadcast, args=args[0], data=data)))
+    args = (slot, LED_BY + FIRST, mpi().BYTE), root
+    course = gated(comm, "bcast", comm.plain.Bcast, args)
+    if course is None and slot[0]:
+        return pickle.loads(slot[LED_BY:])
+    course = Course(comm, "bcast").behind([None]) if course is None else course
+    return loads(course.run(functools.partial(_broadcast, args=args, data=data)))
 
 
 def _broadcast(course: Course, args: tuple[Any, int], data: Any) -> Any:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from allraise.kinds import mpi, rank_of
 from allraise.lane import LEAKED
 from allraise.objects import as_bytes, dumps, loads
+from allraise.scalars import MAX_RANKS, reduce_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,8 +48,13 @@ def reduce(comm: Any, obj: Any, op: Op | None = None, root: int = 0) -> Any:
 
 def allreduce(comm: Any, obj: Any, op: Op | None = None) -> Any:
     """Reduce objects to all ranks. Collective over `comm`."""
+    op = _op(op)
+    if comm.size <= MAX_RANKS:
+        result = reduce_numbers(comm, obj, op)
+        if result is not NotImplemented:
+            return result
     link = Link(comm, "allreduce")
-    result = _reduce_to_0(link, obj, _op(op))
+    result = _reduce_to_0(link, obj, op)
     # And down the same tree.
     mask = 1
     while mask < link.size and not link.rank & mask:

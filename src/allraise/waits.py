@@ -61,7 +61,8 @@ class Waits(Lane):
         #: looks where this rank stands, at a gate of a channel or elsewhere
         self.look: Callable[[Waits, Gates | None], None] = _never_look
         self._waitany = way_to("Waitany")
-        self._is_done = look()
+        #: tells whether a request is done, after a few looks
+        self.is_done = look()
 
     def read(self) -> None:
         """Take in what `listen` has received, and listen again. Not collective."""
@@ -78,7 +79,7 @@ class Waits(Lane):
         if self.failed or self.enclosing:
             self._give_up_if_failed([request], operation)
         try:
-            if status is None and self._is_done(request):
+            if status is None and self.is_done(request):
                 return
             watched = [request, self.listen]
             if self.enclosing:

@@ -83,7 +83,7 @@ def test_random_faults_with_a_revoke(way):
     assert "ok 150 cycles" in run(3, "interrupt_cycles.py", 150, **way).stdout
 
 
-@pytest.mark.parametrize("n_ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("n_ranks", [1, 2, 3, 4, 7])
 def test_results_are_those_of_mpi4py(n_ranks):
     """Where nothing fails, every operation gives what the plain one gives."""
     assert "ok" in run(n_ranks, "interrupt_same.py").stdout

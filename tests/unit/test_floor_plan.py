@@ -27,7 +27,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (0, "summary"),
         (0, "parts own calls"),
         (0, "moving"),
-        (0, "objects messaging waits"),
+        (0, "objects scalars messaging waits"),
         (0, "trees"),
         (0, "bodies passage methods"),
         (0, "interruptible"),

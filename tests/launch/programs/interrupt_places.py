@@ -46,6 +46,7 @@ OPERATIONS = {
     "scatter": lambda c: c.scatter(range(P)),
     "alltoall": lambda c: c.alltoall(range(P)),
     "allreduce": lambda c: c.allreduce(ME),
+    "allreduce of objects": lambda c: c.allreduce([ME]),
     "Sendrecv": lambda c: c.Sendrecv(one, right, 0, total, left),
     "sendrecv": lambda c: c.sendrecv(ME, right, 0, None, left),
     "Iallreduce": lambda c: c.Iallreduce(one, total).Wait(),

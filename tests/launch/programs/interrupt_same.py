@@ -1,6 +1,8 @@
 """Where nothing fails, g.comm gives what mpi4py's communicator gives."""
 # ruff: noqa: B023, PLW0603 - a program, whose blocks run where they stand
 
+import enum
+import math
 import operator
 
 import numpy as np
@@ -13,6 +15,12 @@ NEXT, LAST = (ME + 1) % P, (ME - 1) % P
 ONES = [1] * P
 rng = np.random.default_rng(ME)
 DATA = [1, "x" * ME, {"rank": ME}, b"y" * 600 * ME, rng.random(40_000 * (ME % 2))]
+
+
+class Level(enum.IntEnum):
+    """A whole number that is more than that."""
+
+    LOW, HIGH = 0, 1
 
 
 def out(n):
@@ -73,6 +81,15 @@ CASES = {
     "allreduce order": lambda c: c.allreduce(str(ME), operator.add),
     "allreduce keyword": lambda c: c.allreduce(sendobj=ME),
     "allreduce big": lambda c: c.allreduce(b"x" * 9000),
+    "allreduce large": lambda c: c.allreduce(1 << 60 + ME % 4),
+    "allreduce kinds": lambda c: c.allreduce(ME if ME % 2 else 0.5),
+    "allreduce function": lambda c: c.allreduce(ME + 1, lambda a, b: 10 * a + b),
+    "allreduce two ops": lambda c: c.allreduce(ME, MPI.SUM if ME % 2 else MPI.MAX),
+    "allreduce some": lambda c: c.allreduce(ME, max if ME == P - 1 else MPI.SUM),
+    "allreduce numpy": lambda c: c.allreduce(np.float64(ME)),
+    "allreduce enum": lambda c: c.allreduce(Level(ME % 2), MPI.MAX),
+    "allreduce nan": lambda c: c.allreduce(math.nan if ME == 1 else -0.0),
+    "allreduce minus": lambda c: c.allreduce(-ME - 1, MPI.MIN),
     "scan": lambda c: c.scan(str(ME)),
     "exscan": lambda c: c.exscan(str(ME)),
     "MINLOC": lambda c: c.allreduce((-ME, ME), MPI.MINLOC),
@@ -84,6 +101,16 @@ CASES |= {
     "alltoall None": lambda c: c.alltoall(None),
     "alltoall array": lambda c: c.alltoall(MINE),
 }
+for op in ("SUM", "PROD", "MAX", "MIN", "LAND", "LOR", "LXOR", "BAND", "BOR", "BXOR"):
+    CASES |= {
+        f"allreduce {op} int": lambda c, op=op: c.allreduce(ME + 3, getattr(MPI, op)),
+        f"allreduce {op} bool": lambda c, op=op: c.allreduce(ME > 0, getattr(MPI, op)),
+    }
+    if op[0] != "B":  # the bits of a float are none of Python's
+        number = 0.1 * (ME + 1) ** 3  # the order of the sum tells in the last bit
+        CASES[f"allreduce {op} float"] = lambda c, op=op, number=number: c.allreduce(
+            number, getattr(MPI, op)
+        )
 for i, obj in enumerate(DATA):
     CASES |= {
         f"bcast {i}": lambda c, o=obj: c.bcast(o, root=P - 1),
