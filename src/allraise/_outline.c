@@ -8,6 +8,7 @@
    others; with 32 ranks on a core, in Python, a quarter of all that a failure costs. */
 
 #include "_plain.h"
+#include <stdio.h>
 #include <string.h>
 
 /* Of the texts together, of arguments, of frames. More is for Python, which has caps of
@@ -15,6 +16,8 @@
 #define MAX_PLAIN_CHARS 4096
 #define MAX_PLAIN_VALUES 16
 #define MAX_PLAIN_FRAMES 1000
+
+static PyObject *s_tb_lineno;
 
 /* What is told of the frames, in the order of `outline._fingerprint_of`. */
 typedef struct {
@@ -49,32 +52,20 @@ append_text(Told *told, PyObject *text)
     return bytes == NULL ? -1 : append(told, bytes, n);
 }
 
-/* Append an attribute of a code object: a text, a number or bytes. */
 static int
-append_of(Told *told, PyObject *code, const char *name)
+append_number(Told *told, long number)
 {
-    PyObject *value = PyObject_GetAttrString(code, name), *text = NULL;
-    int result = -1;
-
-    if (value != NULL && PyBytes_Check(value)) {
-        result = append(told, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value));
-    }
-    else if (value != NULL) {
-        text = PyUnicode_Check(value) ? Py_NewRef(value) : PyObject_Str(value);
-        result = append_text(told, text);
-    }
-    Py_XDECREF(text);
-    Py_XDECREF(value);
-    return result;
+    char digits[3 * sizeof number + 2];
+    return append(told, digits, snprintf(digits, sizeof digits, "%ld", number));
 }
 
 static int
-append_str(Told *told, PyObject *value)
+append_bytes(Told *told, PyObject *value)
 {
-    PyObject *text = PyObject_Str(value);
-    int result = append_text(told, text);
-    Py_XDECREF(text);
-    return result;
+    if (value == NULL || !PyBytes_Check(value)) {
+        return -1;
+    }
+    return append(told, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value));
 }
 
 /* Tell whether all values are plain, and few and short. */
@@ -202,13 +193,12 @@ places_of(PyObject *traceback, PyObject *folder, PyObject *sources)
 
     for (PyObject *next; places != NULL && traceback != NULL; traceback = next) {
         PyTracebackObject *at = (PyTracebackObject *)traceback;
-        PyObject *code = (PyObject *)PyFrame_GetCode(at->tb_frame);
-        PyObject *file = PyObject_GetAttrString(code, "co_filename");
-        PyObject *lineno = PyObject_GetAttrString(traceback, "tb_lineno"), *place;
+        PyCodeObject *code = PyFrame_GetCode(at->tb_frame);
+        PyObject *file = code->co_filename, *place;
+        PyObject *lineno = PyObject_GetAttr(traceback, s_tb_lineno);
 
-        is_own = file != NULL && PyUnicode_Check(file)
-                 && PyUnicode_Tailmatch(file, folder, 0, PY_SSIZE_T_MAX, -1) == 1;
-        if (lineno == NULL || file == NULL || !PyUnicode_Check(file)
+        is_own = PyUnicode_Tailmatch(file, folder, 0, PY_SSIZE_T_MAX, -1) == 1;
+        if (lineno == NULL || !PyLong_CheckExact(lineno) /* of code without lines */
             || PyUnicode_GET_LENGTH(file) == 0 || PyUnicode_READ_CHAR(file, 0) == '<'
             || PyDict_GetItemWithError(sources, file) == NULL) {
             Py_CLEAR(places);
@@ -221,7 +211,6 @@ places_of(PyObject *traceback, PyObject *folder, PyObject *sources)
             Py_XDECREF(place);
         }
         Py_DECREF(code);
-        Py_XDECREF(file);
         Py_XDECREF(lineno);
         next = (PyObject *)at->tb_next;
     }
@@ -242,16 +231,17 @@ fingerprint_of(const char *name, PyObject *places, PyObject *hash)
 
     for (Py_ssize_t i = 0; i < n && !failed; i++) {
         PyObject *code = PyTuple_GET_ITEM(PyList_GET_ITEM(places, i), 0);
-        failed = append_of(&told, code, "co_linetable");
+        failed = append_bytes(&told, ((PyCodeObject *)code)->co_linetable);
     }
     failed = failed || append(&told, name, (Py_ssize_t)strlen(name));
     for (Py_ssize_t i = 0; i < n && !failed; i++) {
-        PyObject *place = PyList_GET_ITEM(places, i), *code = PyTuple_GET_ITEM(place, 0);
-        failed = append_of(&told, code, "co_filename")
-                 || append_of(&told, code, "co_qualname")
-                 || append_of(&told, code, "co_firstlineno")
-                 || append_str(&told, PyTuple_GET_ITEM(place, 2))
-                 || append_str(&told, PyTuple_GET_ITEM(place, 1));
+        PyObject *place = PyList_GET_ITEM(places, i);
+        PyCodeObject *code = (PyCodeObject *)PyTuple_GET_ITEM(place, 0);
+        failed = append_text(&told, code->co_filename)
+                 || append_text(&told, code->co_qualname)
+                 || append_number(&told, code->co_firstlineno)
+                 || append_number(&told, PyLong_AsLong(PyTuple_GET_ITEM(place, 2)))
+                 || append_number(&told, PyLong_AsLong(PyTuple_GET_ITEM(place, 1)));
     }
     if (!failed) {
         digest = PyObject_CallFunction(hash, "y#", told.bytes, told.used - 1);
@@ -331,5 +321,6 @@ static PyMethodDef outline_functions[] = {
 int
 add_outline(PyObject *made)
 {
-    return PyModule_AddFunctions(made, outline_functions);
+    s_tb_lineno = PyUnicode_InternFromString("tb_lineno");
+    return s_tb_lineno == NULL ? -1 : PyModule_AddFunctions(made, outline_functions);
 }

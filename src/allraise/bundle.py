@@ -55,6 +55,18 @@ _LEFT_OUT: Final = "[message and stack left out: too many different failures]"
 Variant = tuple[bytes, tuple[bytes, ...]]
 
 
+def record_of(
+    shape: bytes, variant: Variant, origin: tuple[str, int, float] = NOWHERE
+) -> Record:
+    """Read a distinct failure; what cannot be read comes as a record that says so."""
+    text, bodies = variant
+    try:
+        return unpack(Packed(shape, text, bodies, origin))
+    except WireError as error:
+        reason = f"its record is unreadable: {error}"
+        return minimal("<unknown>", reason, reason=reason)
+
+
 class Bundle:
     """The failures of a set of ranks, each distinct thing held once.
 
@@ -65,6 +77,7 @@ class Bundle:
         # Ranges of ranks as they came; put in order when they are read.
         self._shapes: dict[bytes, dict[Variant, list[tuple[int, int]]]] = {}
         self._origins: dict[int, tuple[str, int, float]] = {}
+        # What the caps count while others are merged into this one.
         self._n_variants = 0
         self._n_bytes = 0
 
@@ -101,10 +114,7 @@ class Bundle:
         """Make the bundle of one rank's failure, as it travels."""
         bundle = cls()
         shape, variant, bodies, bundle._origins[rank] = packed
-        # As `_add` does, but for the call: every rank that fails does this.
         bundle._shapes[shape] = {(variant, bodies): [(rank, rank)]}
-        bundle._n_variants = 1
-        bundle._n_bytes = len(shape) + len(variant) + sum(map(len, bodies))
         return bundle
 
     def add(self, ranks: RankSet, record: Record) -> None:
@@ -282,8 +292,11 @@ class Bundle:
     def reshaped(self, whole: Mapping[bytes, bytes]) -> Bundle:
         """Return the same with some shapes in place of others."""
         found = Bundle()
-        for shape, variant, ranges in self.held():
-            found._add(whole.get(shape, shape), variant, ranges)
+        found._shapes = {whole.get(s, s): known for s, known in self._shapes.items()}
+        if len(found._shapes) < len(self._shapes):  # two that are one by now
+            found._shapes = {}
+            for shape, variant, ranges in self.held():
+                found._add(whole.get(shape, shape), variant, ranges)
         found._origins = self._origins
         return found
 
@@ -293,13 +306,9 @@ class Bundle:
         The origin of a record here is that of its first rank. Bytes that cannot
         be read come as a record that says so.
         """
-        for shape, (text, bodies), ranks in self.entries():
+        for shape, variant, ranks in self.entries():
             origin = self._origins.get(ranks.first, NOWHERE)
-            try:
-                yield ranks, unpack(Packed(shape, text, bodies, origin))
-            except WireError as error:
-                reason = f"its record is unreadable: {error}"
-                yield ranks, minimal("<unknown>", reason, reason=reason)
+            yield ranks, record_of(shape, variant, origin)
 
     def failures(self) -> Bundle:
         """Return those that failed, without those that a failure interrupted.

@@ -152,7 +152,10 @@ def _bring_together(
     Returns:
         The step, what this rank knows, and who knows more, in words.
     """
-    root = verdict.root
+    root, whole = verdict.root, {}
+    if private.rank == root and outline is not None:
+        # Now, for the others are on their way still.
+        whole = outline.whole_while_others_wait()
     gathered = _gather(private, own, root)
     step, data, asked = _spread(private, gathered, verdict, outline)
     if not data:
@@ -162,7 +165,7 @@ def _bring_together(
         gathered = _gather(private, own, root)
         step, data, _ = _spread(private, gathered, verdict)
     elif private.rank == root:
-        gathered = complete_outlines(private, gathered, outline, asked)
+        gathered = complete_outlines(private, gathered, whole, asked)
     elif private.rank in asked:
         send_whole(private, outline, root)
     if private.rank == root:

@@ -139,11 +139,16 @@ def gather_bundle(private: Private, own: Bundle, root: int) -> Bundle:
             parent = (relative - place * step + root) % private.size
             _send(private, data, parent, TAG_TREE)
             break
-        received = {}
+        received = []
         for child in range(relative + step, relative + BRANCHES * step, step):
             if child < private.size:
                 source = (child + root) % private.size
-                received[child] = receive(private.comm, source, TAG_TREE)
+                sent = receive(private.comm, source, TAG_TREE)
+                bundle = None
+                with suppress(MemoryError):
+                    # Read at once: meanwhile others are on their way still.
+                    bundle = _decode(sent, source)
+                received.append((child, sent, bundle))
         merged, data = _merge_children(private, root, step, (merged, data), received)
         step *= BRANCHES
     return merged
@@ -154,22 +159,29 @@ def _merge_children(
     root: int,
     step: int,
     so_far: tuple[Bundle, bytes],
-    received: dict[int, bytes],
+    received: list[tuple[int, bytes, Bundle | None]],
 ) -> tuple[Bundle, bytes]:
     """Merge what the children of this rank have sent to what it has. Not collective.
+
+    Args:
+        private: This rank's side.
+        root: Of the gathering.
+        step: From a child to the next.
+        so_far: What this rank has, and the same as bytes.
+        received: Each child, what it has sent, and the same read, if there was memory.
 
     Returns:
         It, and as bytes, if this rank is to send it on.
     """
-    if not any(received.values()):
+    if not any(sent for _, sent, _ in received):
         return so_far
     merged, data = so_far
     me = (private.rank - root) % private.size
     try:
         told = {me: merged} if merged else {}
-        for child, sent in received.items():
+        for child, sent, bundle in received:
             if sent:
-                told[child] = _decode(sent, (child + root) % private.size)
+                told[child] = bundle or _decode(sent, (child + root) % private.size)
         known = list(told.values())
         ranks = [bundle.numbers() for bundle in known]
         if sum(map(len, ranks)) > len(set[int]().union(*ranks)):
@@ -189,7 +201,7 @@ def _merge_children(
             data = merged.encode()
     except MemoryError:
         # Pass on what there is: the others wait for this message.
-        data = next(filter(None, (data, *received.values())))
+        data = next(filter(None, (data, *(sent for _, sent, _ in received))))
     return merged, data
 
 
@@ -211,7 +223,7 @@ def ranks_to_ask(
 
 
 def complete_outlines(
-    private: Private, gathered: Bundle, outline: Outline | None, asked: tuple[int, ...]
+    private: Private, gathered: Bundle, own: dict[bytes, bytes], asked: tuple[int, ...]
 ) -> Bundle:
     """Put the stacks where only their fingerprints are.
 
@@ -221,10 +233,10 @@ def complete_outlines(
     Args:
         private: This rank's side.
         gathered: What the root has.
-        outline: That of its own failure, if it has one.
+        own: From `Outline.whole_while_others_wait`, if its own failure has one.
         asked: From `ranks_to_ask`.
     """
-    whole = {} if outline is None else outline.whole_while_others_wait()
+    whole = dict(own)
     # All of them, whatever becomes of one: none is to be there still the next time.
     for data in [receive(private.comm, rank, TAG_STACK) for rank in asked]:
         with suppress(Exception):

@@ -46,13 +46,16 @@ class RankSet:
     @classmethod
     def from_ranges(cls, ranges: Iterable[tuple[int, int]]) -> RankSet:
         """Make a set of ``(first, last)`` pairs, both ends included."""
+        made = cls.__new__(cls)
+        if isinstance(ranges, list) and len(ranges) == 1:  # as most often
+            made.ranges = (ranges[0],)
+            return made
         merged: list[tuple[int, int]] = []
         for pair in sorted(ranges):
             if merged and pair[0] <= merged[-1][1] + 1:
                 merged[-1] = (merged[-1][0], max(pair[1], merged[-1][1]))
             else:
                 merged.append(pair)
-        made = cls.__new__(cls)
         made.ranges = tuple(merged)
         return made
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from allraise.bundle import record_of
 from allraise.ranks import RankSet
 from allraise.record import clip
 from allraise.render import format_block, format_traceback
 
 if TYPE_CHECKING:
-    from allraise.bundle import Bundle
+    from allraise.bundle import Bundle, Variant
     from allraise.record import Record
 
 # `str()` prints a block a rank, as torch does. Past this many it is no longer
@@ -44,17 +45,25 @@ def tell(failures: Bundle, own: int, where: str, *, is_whole: bool) -> str:
             printed.
         is_whole: Whether all is known here nevertheless.
     """
-    known = {rank: record for ranks, record in failures.records() for rank in ranks}
-    records = sorted(known.items())
-    parts = [f"CheckpointException ranks:dict_keys({_keys([*sorted(known)])})\n"]
-    shown = records[:MAX_BLOCKS]
-    if where:
-        mine = [item for item in records if item[0] == own]
-        others = [item for item in records if item[0] != own]
-        if len(others) > MAX_BLOCKS_ELSEWHERE:
-            shown = mine + others[:MAX_BLOCKS_ELSEWHERE]
-    parts += [format_block(record, rank) for rank, record in shown]
-    left = len(records) - len(shown)
+    known = {
+        rank: (shape, variant)
+        for shape, variant, ranges in failures.held()
+        for first, last in ranges
+        for rank in range(first, last + 1)
+    }
+    ranks = sorted(known)
+    parts = [f"CheckpointException ranks:dict_keys({_keys(ranks)})\n"]
+    shown = ranks[:MAX_BLOCKS]
+    if where and len(ranks) - (own in known) > MAX_BLOCKS_ELSEWHERE:
+        others = [rank for rank in ranks if rank != own]
+        shown = [own] * (own in known) + others[:MAX_BLOCKS_ELSEWHERE]
+    read: dict[tuple[bytes, Variant], Record] = {}  # each once, and no more than shown
+    for rank in shown:
+        packed = known[rank]
+        if packed not in read:
+            read[packed] = record_of(*packed)
+        parts.append(format_block(read[packed], rank))
+    left = len(ranks) - len(shown)
     if left:
         hint = where or ".report shows all in groups"
         parts.append(f"[{_more(left)}; {hint}]\n")

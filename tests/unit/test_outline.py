@@ -561,28 +561,33 @@ def test_a_stack_that_cannot_be_had_costs_itself_alone(monkeypatch):
     with monkeypatch.context() as m:
         m.setattr(gathering, "dump_plain", no_room)
         gathering.send_whole(root(2), outlines[2], 0)
-    received = []
+    received, whole = [], outlines[0].whole()
 
     def receive(_comm, rank, _tag):
         received.append(rank)
         return sent[rank]
 
     monkeypatch.setattr(gathering, "receive", receive)
-    made = gathering.complete_outlines(root(0), bundle, outlines[0], (1, 2))
+    made = gathering.complete_outlines(root(0), bundle, whole, (1, 2))
     frames = [record.links[0].frames for _, record in made.records()]
     assert received == [1, 2]
     assert frames[0][-1].name == "fall"
     assert frames[1:] == [(), ()]
     # And what the root cannot read: all is received, for the next time.
     monkeypatch.setattr(gathering, "load_plain", no_room)
-    made = gathering.complete_outlines(root(0), bundle, outlines[0], (1, 2))
+    made = gathering.complete_outlines(root(0), bundle, whole, (1, 2))
     assert received == [1, 2, 1, 2]
     assert list(made.ranks) == [0, 1, 2]
 
 
+def arrived(sent):
+    """Return what children have sent, none of it read yet."""
+    return [(child, data, None) for child, data in sent.items()]
+
+
 def test_a_rank_without_failures_has_nothing_to_merge():
     known = (Bundle(), b"")
-    for received in ({}, {1: b"", 2: b""}):
+    for received in ([], arrived({1: b"", 2: b""})):
         assert gathering._merge_children(root(0), 0, 1, known, received) == known
 
 
@@ -595,10 +600,10 @@ def test_what_cannot_be_merged_is_passed_on(monkeypatch):
 
     monkeypatch.setattr(Bundle, "merge", no_room)
     merge = gathering._merge_children
-    found = merge(root(1), 0, 1, (Bundle(), b""), {2: b"", 3: data})
+    found = merge(root(1), 0, 1, (Bundle(), b""), arrived({2: b"", 3: data}))
     assert found[1] == data
     # Nothing comes from further down: it is not lost to that.
-    assert merge(root(1), 0, 8, found, {9: b""}) == found
+    assert merge(root(1), 0, 8, found, arrived({9: b""})) == found
 
 
 def test_beyond_the_caps_an_outline_keeps_its_type(monkeypatch):
