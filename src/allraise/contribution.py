@@ -6,13 +6,14 @@ before that it passes on or has swallowed. Knows nothing of communication.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from allraise.bundle import Bundle
 from allraise.capture import capture
 from allraise.chains import cause_of, describe, is_a
 from allraise.errors import HangError, PeerFailure
 from allraise.exceptions import CheckpointException
+from allraise.native import NATIVE
 from allraise.outline import outline_of
 from allraise.record import FAILURE, HANG, INTERRUPTED, minimal
 
@@ -43,11 +44,14 @@ def capture_early(
     Returns:
         None where the failure was agreed before.
     """
-    if is_a(exc, CheckpointException) and exc.agreed is not None:
+    cls, rank = type(exc), private.rank
+    is_outcome = issubclass(cls, CheckpointException)
+    if is_outcome and cast("CheckpointException", exc).agreed is not None:
         return None
-    rank = private.rank
     try:
-        kind = _kind_of(exc)
+        # As most often, without a call.
+        is_failure = cls in NATIVE and cause_of(exc) is None
+        kind = FAILURE if is_failure else _kind_of(exc)
         outline = None if whole else outline_of(exc, kind)
         if outline is None:
             return Bundle.of(rank, capture(exc, kind=kind)), None

@@ -17,8 +17,8 @@ from allraise.errors import PeerFailure
 from allraise.plain import PENDING, PLACE_BITS
 from allraise.signals import signals_held_back
 from allraise.verdict import (
+    CLEAN,
     TOLD,
-    clean,
     severity_of,
     step_number,
     token_of,
@@ -87,7 +87,7 @@ def reduce_vector(
                 exc, refused = put_on_top(error, exc), False
                 continue
             interruption = error
-        clean(mine)
+        write_vector(mine, 0, *CLEAN)
         return exc, interruption
 
 
@@ -165,7 +165,7 @@ def _reduce_watching(
                 late = error
             else:
                 exc, refused = put_on_top(error, exc), False
-    clean(private.mine)
+    write_vector(private.mine, 0, *CLEAN)
     return exc, late
 
 

@@ -26,8 +26,6 @@ from allraise.plain import COUNT_BITS, HASHES, PLACE_BITS
 from allraise.private import VECTOR_LENGTH
 
 if TYPE_CHECKING:
-    from array import array
-
     from allraise.private import Opened, Private, Region
 
 # Writes all the numbers of the vector.
@@ -140,7 +138,7 @@ def succeeds(
     except KeyError:
         digest = _hash_of(region) + (depth << COUNT_BITS) + number
     mine, total = private.mine, private.total
-    # The others are zero: `clean` has seen to that.
+    # The others are zero, see `CLEAN`.
     mine[2] = place - (depth << PLACE_BITS)
     mine[3] = digest
     mine[4] = -digest
@@ -148,16 +146,9 @@ def succeeds(
     return bool(total == mine)  # all sent the same, and that was no failure
 
 
-_CLEAN: Final = bytes(VECTOR_LENGTH)
-
-
-def clean(mine: array[int]) -> None:
-    """Leave the vector as `succeeds` wants to find it. Not collective.
-
-    Not where a reduction was given up: MPI may read it still, and another one takes
-    its place.
-    """
-    write_vector(mine, 0, *_CLEAN)
+# The vector as `succeeds` wants to find it. Not where a reduction was given up: MPI may
+# read it still, and another one takes its place.
+CLEAN: Final = bytes(VECTOR_LENGTH)
 
 
 def is_told(private: Private) -> bool:
