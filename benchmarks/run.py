@@ -236,7 +236,7 @@ had its turn.
 |---|---|
 | naive | what PyTorch does: pickle pairs of exception and summary, `comm.gather`, write them one by one; the yardstick |
 | least | an `Allreduce` and a `gather` with nothing to carry, as a part of the naive time: what any form takes that agrees first |
-| same, vary | allraise, with one message on all ranks, or messages that name the rank |
+| same, vary | allraise, with one message on all ranks, or messages that name the rank; the ratio is the median of those of two runs, one after the other |
 | root gets | what comes in over the wire, and in how many messages |
 
 **g.comm**: an operation that a peer's failure can interrupt, against the plain one.

@@ -331,9 +331,7 @@ class Bundle:
         return failed
 
     def encode(self) -> bytes:
-        """Turn the bundle into bytes, compressed where that pays; none where none failed."""
-        if not self._shapes:
-            return b""
+        """Turn the bundle into bytes, compressed where that pays."""
         # Loops, and a range alone as it is: in a comprehension each is a call, and this
         # is what every rank that fails does.
         told = []

@@ -82,6 +82,8 @@ def _own_words(told: list[Bundle]) -> list[Bundle]:
 
 def _encode(own: Bundle, rank: int) -> bytes:
     """Turn what a rank tells into bytes, or what kept it from that."""
+    if not own:
+        return b""
     try:
         return own.encode()
     except BaseException as error:
