@@ -183,10 +183,27 @@ pickle_of(const char *name, PyObject *arguments, PyObject *dumps)
     return body;
 }
 
+/* Note where the source of a frame's file is, if that is not known, as
+   `frames.places_of` does. Returns 0, or -1 with an error set. */
+static int
+note_source(PyFrameObject *frame, PyObject *file, PyObject *sources, PyObject *note)
+{
+    PyObject *globals, *noted;
+
+    if (PyDict_GetItemWithError(sources, file) != NULL) {
+        return 0;
+    }
+    globals = PyErr_Occurred() ? NULL : PyFrame_GetGlobals(frame);
+    noted = globals ? PyObject_CallFunctionObjArgs(note, file, globals, NULL) : NULL;
+    Py_XDECREF(globals);
+    Py_XDECREF(noted);
+    return noted == NULL ? -1 : 0;
+}
+
 /* Return where the frames are, as `outline._places_of` does; NULL where only Python can
    tell, or with an error set. */
 static PyObject *
-places_of(PyObject *traceback, PyObject *folder, PyObject *sources)
+places_of(PyObject *traceback, PyObject *folder, PyObject *sources, PyObject *note)
 {
     PyObject *places = PyList_New(0);
     int is_own = 1;
@@ -200,7 +217,7 @@ places_of(PyObject *traceback, PyObject *folder, PyObject *sources)
         is_own = PyUnicode_Tailmatch(file, folder, 0, PY_SSIZE_T_MAX, -1) == 1;
         if (lineno == NULL || !PyLong_CheckExact(lineno) /* of code without lines */
             || PyUnicode_GET_LENGTH(file) == 0 || PyUnicode_READ_CHAR(file, 0) == '<'
-            || PyDict_GetItemWithError(sources, file) == NULL) {
+            || note_source(at->tb_frame, file, sources, note) < 0) {
             Py_CLEAR(places);
         }
         else if (!is_own || PyList_GET_SIZE(places) > 0) {
@@ -267,11 +284,12 @@ tell_plainly(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_ar
     PyBaseExceptionObject *base;
     const char *name;
 
-    if (n_args != 6 || !PyDict_Check(args[1]) || !PyUnicode_Check(args[2])
+    if (n_args != 7 || !PyDict_Check(args[1]) || !PyUnicode_Check(args[2])
         || !PyDict_Check(args[3])) {
         PyErr_SetString(PyExc_TypeError,
                         "tell_plainly takes an exception, its possible types, a folder,"
-                        " the sources known, a hash and pickle's dumps");
+                        " the sources known, a hash, pickle's dumps and linecache's"
+                        " lazycache");
         return NULL;
     }
     exc = args[0];
@@ -290,7 +308,7 @@ tell_plainly(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_ar
         && !base->suppress_context
         && (base->dict == NULL || PyDict_GET_SIZE(base->dict) == 0)
         && (arguments = arguments_of(exc, flag == Py_True)) != NULL
-        && (places = places_of(traceback, args[2], args[3])) != NULL
+        && (places = places_of(traceback, args[2], args[3], args[6])) != NULL
         && (message = PyObject_Str(exc)) != NULL
         && (body = pickle_of(name, arguments, args[5])) != NULL
         && (fingerprint = fingerprint_of(name, places, args[4])) != NULL) {

@@ -112,7 +112,13 @@ def outline_of(exc: BaseException, kind: str) -> Outline | None:
     """
     try:
         told = tell_plainly(
-            exc, NATIVE, OWN_FOLDER, linecache.cache, _load_hash(), pickle.dumps
+            exc,
+            NATIVE,
+            OWN_FOLDER,
+            linecache.cache,
+            _load_hash(),
+            pickle.dumps,
+            linecache.lazycache,
         )
         reason = ""
         if told is not None:

@@ -192,7 +192,8 @@ def tell_plainly(*_arguments: object) -> Any:
 
     Args:
         _arguments: The exception; the types that may be plain; the folder of allraise;
-            the source files that are known; a hash; ``pickle.dumps``.
+            the source files that are known; a hash; ``pickle.dumps``; what notes where
+            the source of a file is.
 
     Returns:
         Its name, message, pickle, fingerprint and places, see `outline`; None if
@@ -210,7 +211,7 @@ Turnstile: Any = None
 Gated: Any = None
 
 # Of the compiled part. In an editable install it may be of another day.
-REVISION: Final = 9
+REVISION: Final = 10
 
 IS_COMPILED = False
 

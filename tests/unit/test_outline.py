@@ -386,20 +386,21 @@ def plain_ones():
     }
 
 
-def tell_natively(exc):
+def tell_natively(exc, *, sources=None, dumps=pickle.dumps, note=None):
     return plain.tell_plainly(
-        exc, NATIVE, OWN_FOLDER, linecache.cache, outline._load_hash(), pickle.dumps
+        exc,
+        NATIVE,
+        OWN_FOLDER,
+        linecache.cache if sources is None else sources,
+        outline._load_hash(),
+        dumps,
+        note or linecache.lazycache,
     )
 
 
 @pytest.mark.skipif(not plain.IS_COMPILED, reason="installed without a compiler")
 class TestCompiled:
     """Where a compiler was there, C code tells the same as Python does."""
-
-    @pytest.fixture(autouse=True)
-    def source_known(self):
-        """C code leaves it to Python to note where a source is."""
-        linecache.getlines(__file__)
 
     @staticmethod
     def both(exc, monkeypatch):
@@ -467,28 +468,33 @@ class TestCompiled:
         with monkeypatch.context() as patch:
             patch.setattr(sys, "tracebacklimit", 1, raising=False)
             assert tell_natively(exc) is None
-        with monkeypatch.context() as patch:
-            patch.delitem(linecache.cache, __file__)
-            assert tell_natively(exc) is None
         typed = caught(lambda: exec("raise ValueError"))
         assert tell_natively(typed) is None
         own = caught(lambda: RankSet.parse("x"))
         assert tell_natively(own) is None
         assert tell_natively(caught(lambda: fall_far(ValueError("x")))) is None
 
-    def test_tells_nothing_where_what_it_calls_fails(self):
+    def test_tells_nothing_where_what_it_calls_fails(self, monkeypatch):
         exc = failed(ValueError("x"))
-        given = [exc, NATIVE, OWN_FOLDER, linecache.cache, outline._load_hash()]
 
         def fail(*_arguments):
             raise MemoryError
 
-        assert plain.tell_plainly(*given, fail) is None
-        assert plain.tell_plainly(*given, lambda *_: b"") is None
-        given[-1] = fail
-        assert plain.tell_plainly(*given, pickle.dumps) is None
+        assert tell_natively(exc, dumps=fail) is None
+        assert tell_natively(exc, dumps=lambda *_: b"") is None
+        assert tell_natively(exc, sources={}, note=fail) is None
+        monkeypatch.setattr(outline, "_load_hash", lambda: fail)
+        assert tell_natively(exc) is None
         with pytest.raises(TypeError, match="tell_plainly takes"):
             plain.tell_plainly(exc)
+
+    def test_notes_where_the_source_is_as_python_does(self):
+        noted = []
+        exc = failed(ValueError("x"))
+        told = tell_natively(exc, sources={}, note=lambda *args: noted.append(args))
+        assert told == tell_natively(exc)
+        assert {file for file, _ in noted} == {__file__}
+        assert all(known is globals() for _, known in noted)
 
     def test_keeps_nothing_alive(self):
         excs = [*plain_ones().values()]
