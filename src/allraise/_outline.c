@@ -293,7 +293,10 @@ tell_plainly(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_ar
         return NULL;
     }
     exc = args[0];
-    flag = PyDict_GetItemWithError(args[1], (PyObject *)Py_TYPE(exc));
+    /* Of another metaclass even to look a class up may be code of a user's. */
+    flag = Py_IS_TYPE(Py_TYPE(exc), &PyType_Type)
+               ? PyDict_GetItemWithError(args[1], (PyObject *)Py_TYPE(exc))
+               : NULL;
     if (flag == NULL || !PyExceptionInstance_Check(exc)
         || PySys_GetObject("tracebacklimit") != NULL) {
         goto done;

@@ -145,9 +145,7 @@ def wake_from_now_on(private: Private, operation: str = "") -> None:
         BaseException: What was agreed instead, or is settled: the peers that are
             on their way out are not to be waited for.
     """
-    from allraise.closing import settled_for
-
-    _, due = settled_for(private)
+    _, due = _load_closing().settled_for(private)
     if due is not None:
         raise due
     if private.wakes or private.comm is None:

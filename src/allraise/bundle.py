@@ -154,7 +154,7 @@ class Bundle:
         merged = cls()
         taken: set[int] = set()
         for bundle in bundles:
-            known = bundle.numbers()
+            known = set(bundle.ranks)
             overlap = taken & known
             taken |= known
             for shape, variant, ranges in bundle.held():
@@ -240,16 +240,6 @@ class Bundle:
             for pair in ranges
         )
 
-    def numbers(self) -> set[int]:
-        """The same, as plain numbers in no order: quicker."""
-        return {
-            rank
-            for variants in self._shapes.values()
-            for ranges in variants.values()
-            for first, last in ranges
-            for rank in range(first, last + 1)
-        }
-
     def only(self, rank: int, renamed: int | None = None) -> Bundle:
         """Return the failure of one rank alone, perhaps under another number."""
         found = Bundle()
@@ -332,18 +322,13 @@ class Bundle:
 
     def encode(self) -> bytes:
         """Turn the bundle into bytes, compressed where that pays."""
-        # Loops, and a range alone as it is: in a comprehension each is a call, and this
-        # is what every rank that fails does.
+        # Loops, for a comprehension is a call, and every rank that fails does this.
         told = []
         for shape, variants in self._shapes.items():
             texts: list[tuple[bytes, tuple[bytes, ...], object]] = []
             told.append((shape, texts))
             for (text, bodies), ranges in variants.items():
-                if len(ranges) == 1:
-                    texts.append((text, bodies, tuple(ranges)))
-                else:
-                    ordered = RankSet.from_ranges(ranges).ranges
-                    texts.append((text, bodies, ordered))
+                texts.append((text, bodies, RankSet.from_ranges(ranges).ranges))
         return dump_compressed((told, self._origins))
 
     @classmethod

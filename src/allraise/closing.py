@@ -57,7 +57,7 @@ def close_agreed(
         What this rank must raise, or None.
     """
     private = opened[0]
-    if not is_reduced and (private.settled is not None or private.watched):
+    if not is_reduced:
         failed_depth, outcome = settled_for(private)
         if outcome is not None:
             _close(opened, failed_depth)
@@ -145,9 +145,9 @@ def _agree(
     try:
         woke = private.wakes
         if not is_reduced:
-            root = private if opened[4] is None else outermost()
-            captured = _prepare(opened, exc, place, refused=refused)
-            if root is private:
+            is_outermost = opened[4] is None or outermost() is private
+            captured = _prepare(opened, exc, place, is_outermost, refused=refused)
+            if is_outermost:
                 exc = come_by(private, exc)
             before = exc
             exc, late = reduce_vector(opened, exc, place, refused)
@@ -201,12 +201,18 @@ def _reduce_again(
     """
     if late is not None:
         exc = late  # whatever a signal's handler raised is a failure by then
-        _prepare(opened, exc, place, refused=False)
+        is_outermost = opened[4] is None or outermost() is opened[0]
+        _prepare(opened, exc, place, is_outermost, refused=False)
     return reduce_vector(opened, exc, place, refused)
 
 
 def _prepare(
-    opened: Opened, exc: BaseException | None, place: int, *, refused: bool
+    opened: Opened,
+    exc: BaseException | None,
+    place: int,
+    is_outermost: bool,  # noqa: FBT001
+    *,
+    refused: bool,
 ) -> Captured | None:
     """Look whether this rank is to agree here; wake those who wait for it.
 
@@ -223,7 +229,7 @@ def _prepare(
         look_outside(private)
     if exc is None:
         return None
-    if opened[4] is not None and outermost() is not private:
+    if not is_outermost:
         note_skip()
     private.failed_at = time.monotonic()
     private.spooled = keep_failure(opened[1], exc)

@@ -6,14 +6,13 @@ before that it passes on or has swallowed. Knows nothing of communication.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from allraise.bundle import Bundle
 from allraise.capture import capture
 from allraise.chains import cause_of, describe, is_a
 from allraise.errors import HangError, PeerFailure
-from allraise.exceptions import CheckpointException
-from allraise.native import NATIVE
+from allraise.exceptions import CheckpointException, agreed_of
 from allraise.outline import outline_of
 from allraise.record import FAILURE, HANG, INTERRUPTED, minimal
 
@@ -44,14 +43,11 @@ def capture_early(
     Returns:
         None where the failure was agreed before.
     """
-    cls, rank = type(exc), private.rank
-    is_outcome = issubclass(cls, CheckpointException)
-    if is_outcome and cast("CheckpointException", exc).agreed is not None:
+    if agreed_of(exc) is not None:
         return None
+    rank = private.rank
     try:
-        # As most often, without a call.
-        is_failure = cls in NATIVE and cause_of(exc) is None
-        kind = FAILURE if is_failure else _kind_of(exc)
+        kind = _kind_of(exc)
         outline = None if whole else outline_of(exc, kind)
         if outline is None:
             return Bundle.of(rank, capture(exc, kind=kind)), None
@@ -101,9 +97,10 @@ def _passed_on(
     private: Private, exc: BaseException | None, retold: Bundle
 ) -> tuple[Bundle, BaseException | None]:
     """Return what a rank tells that has not failed anew: of what it carries, if it does."""
-    if not is_a(exc, CheckpointException) or exc.agreed is None:
+    agreed = None if exc is None else agreed_of(exc)
+    if agreed is None or not is_a(exc, CheckpointException):
         return retold, None
-    agreed, live = exc.agreed, exc.own_exception()
+    live = exc.own_exception()
     if agreed.owner is not private:
         return Bundle.merge((_from_elsewhere(private, exc, agreed), retold)), live
     if private.last is not None and agreed.token == private.last[0]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
 
-from allraise.chains import is_a
+from allraise.chains import attributes_of, is_a
 from allraise.wrapped import WrappedException, checked_failures
 
 if TYPE_CHECKING:
@@ -83,7 +83,10 @@ class CheckpointException(BaseException):
             failures = args[1] if len(args) > 1 else kwargs.get("failures", {})
             if _are_ordinary(checked_failures(failures)):
                 made = CheckpointError
-        return cast("Self", BaseException.__new__(made, *args))
+        exc = cast("Self", BaseException.__new__(made, *args))
+        # A subclass's constructor may not call this one's.
+        exc._fill("", None)  # noqa: SLF001 itself
+        return exc
 
     def __init__(self, msg: str, failures: Mapping[int, WrappedException]) -> None:
         given: object = msg
@@ -321,6 +324,17 @@ class CheckpointException(BaseException):
         state = state_to_pickle(self, _HELD)
         state["dict"] |= {name: getattr(self, name) for name in _CARRIED}
         return _begin, (type(self), bundle.encode()), state, None, None, fill
+
+
+def agreed_of(exc: BaseException) -> Agreed | None:
+    """Return the agreement that an exception is the outcome of; None if there was none.
+
+    Not collective. Never raises: a subclass that makes something else of ``agreed`` is
+    not asked, for the others may be waiting.
+    """
+    if not issubclass(type(exc), CheckpointException):  # as most often
+        return None
+    return attributes_of(exc).get("_agreed")
 
 
 # What is no attribute of a user's: what is carried as it is, and what is made anew.

@@ -105,10 +105,10 @@ def _loads_each(data: Any, sizes: int | Sequence[int]) -> list[Any]:
 def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
     """Broadcast an object. Collective over `comm`."""
     root = rank_of(comm, root)
-    pickle, data = mpi().pickle, None
+    data: Any = None
     slot: Any
     if comm.rank == root:
-        data = pickle.dumps(obj)
+        data = dumps(obj)
         n = len(data)
         slot = _pack_first(n << 8 | (n <= FIRST), data)
     else:
@@ -116,7 +116,7 @@ def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
     args = (slot, LED_BY + FIRST, mpi().BYTE), root
     course = gated(comm, "bcast", comm.plain.Bcast, args)
     if course is None and slot[0]:
-        return pickle.loads(slot[LED_BY:])
+        return loads(slot[LED_BY:])
     course = Course(comm, "bcast").behind([None]) if course is None else course
     return loads(course.run(functools.partial(_broadcast, args=args, data=data)))
 

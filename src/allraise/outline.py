@@ -21,16 +21,14 @@ All others are taken down whole, see `capture`.
 from __future__ import annotations
 
 import linecache
-import os
 import pickle
 import sys
-import time
 from contextlib import suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from allraise.bodies import dump_exception
-from allraise.capture import MAX_MESSAGE_CHARS
+from allraise.capture import MAX_MESSAGE_CHARS, origin_here
 from allraise.chains import (
     cause_of,
     context_of,
@@ -40,7 +38,7 @@ from allraise.chains import (
 )
 from allraise.frames import MAX_FRAMES_EACH_END, frames_from_places, places_of
 from allraise.native import NATIVE
-from allraise.own import OWN_FOLDER
+from allraise.own import OWN_FOLDER, is_own_file
 from allraise.plain import tell_plainly
 from allraise.record import Link
 from allraise.wire import Packed, pack_outline, pack_shape
@@ -134,8 +132,8 @@ def outline_of(exc: BaseException, kind: str) -> Outline | None:
         else:
             return None
         shape, variant = pack_outline(kind, name, message, reason, fingerprint)
-        origin = os.uname().nodename, os.getpid(), time.time()
-        packed = Packed(shape, variant, (body,), origin)
+        host, pid, time = origin_here()
+        packed = Packed(shape, variant, (body,), (host, pid, time))
         return Outline(packed, kind, name, places)
     except BaseException:  # __str__, a module's loader: `capture` knows what to do
         return None
@@ -157,17 +155,16 @@ def _may_be_outlined(exc: BaseException) -> bool:
 def _places_of(exc: BaseException) -> list[Place]:
     """Return where its frames are; nothing where only `capture` can tell."""
     places = places_of(traceback_of(exc))
-    files = [code.co_filename for code, *_ in places]
     first = 0  # allraise called the user's function: it is no news
-    while first < len(files) and files[first].startswith(OWN_FOLDER):
+    while first < len(places) and is_own_file(places[first][0].co_filename):
         first += 1
-    del places[:first], files[:first]
-    if not 0 < len(places) <= 2 * MAX_FRAMES_EACH_END:
-        return []
-    for file in files:
-        if file.startswith("<"):
+    del places[:first]
+    for code, *_ in places:
+        if code.co_filename.startswith("<"):
             return []  # typed at a prompt, or from `exec`: Python may know the source
-    return [] if files[-1].startswith(OWN_FOLDER) else places
+    if not places or is_own_file(places[-1][0].co_filename):
+        return []
+    return places if len(places) <= 2 * MAX_FRAMES_EACH_END else []
 
 
 def _fingerprint_of(name: str, places: list[Place]) -> str:

@@ -15,7 +15,12 @@ from __future__ import annotations
 from types import GetSetDescriptorType, MemberDescriptorType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from allraise.chains import type_name_of
+from allraise.chains import (
+    attributes_of,
+    is_context_hidden,
+    traceback_of,
+    type_name_of,
+)
 from allraise.frames import frames_from_traceback, traceback_from_frames
 from allraise.record import Frame
 
@@ -123,11 +128,11 @@ def take_apart(
         "args": BaseException.__dict__["args"].__get__(exc),
         "fields": fields,
         "slots": _read(_slots(cls), exc),
-        "dict": dict(BaseException.__dict__["__dict__"].__get__(exc)),
-        "suppress": BaseException.__dict__["__suppress_context__"].__get__(exc),
+        "dict": dict(attributes_of(exc)),
+        "suppress": is_context_hidden(exc),
     }
     if with_traceback:
-        traceback = BaseException.__dict__["__traceback__"].__get__(exc)
+        traceback = traceback_of(exc)
         state["frames"] = plain_frames(traceback)
         for link in ("__cause__", "__context__"):
             state[link] = BaseException.__dict__[link].__get__(exc)
@@ -141,7 +146,7 @@ def set_traceback(exc: BaseException, traceback: TracebackType | None) -> None:
 
 def add_note(exc: BaseException, note: str) -> None:
     """Add a note, also to an exception whose class forbids setting."""
-    attributes = BaseException.__dict__["__dict__"].__get__(exc)
+    attributes = attributes_of(exc)
     notes = attributes.get("__notes__")
     attributes["__notes__"] = [*notes, note] if type(notes) is list else [note]
 
@@ -162,7 +167,7 @@ def fill(exc: BaseException, state: dict[str, Any]) -> None:
             continue
     for name, value in state["slots"].items():
         slots[name].__set__(exc, value)
-    BaseException.__dict__["__dict__"].__get__(exc).update(state["dict"])
+    attributes_of(exc).update(state["dict"])
     BaseException.__dict__["args"].__set__(exc, state["args"])
     # Only an exception held by another one brings these along; see `rebuild`
     # for the failure itself, whose stack and chain travel as text.

@@ -7,7 +7,6 @@ ones named: a time limit that is silently ignored is worse than none.
 from __future__ import annotations
 
 import os
-from functools import cache
 from typing import Final, NamedTuple
 
 STYLES: Final = ("ranks", "groups", "tree")
@@ -77,15 +76,6 @@ def read_settings() -> Settings:
         report=report,
         style=style,
     )
-
-
-@cache
-def is_report_wanted() -> bool:
-    """Tell whether ``ALLRAISE_REPORT`` is set. Not collective. Never raises.
-
-    As it was at the first failure, for each failure asks.
-    """
-    return bool(os.environ.get("ALLRAISE_REPORT"))
 
 
 def is_pure() -> bool:

@@ -23,6 +23,7 @@ import shutil
 import signal
 import time
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from allraise.bundle import Bundle
@@ -31,7 +32,7 @@ from allraise.ranks import RankSet
 from allraise.record import Link, Record
 from allraise.remains import HEAD, HEAD_BYTES, read_left, stack_record_of
 from allraise.report import Report
-from allraise.settings import is_report_wanted, read_settings
+from allraise.settings import read_settings
 from allraise.stall import take_signal
 
 if TYPE_CHECKING:
@@ -182,15 +183,22 @@ def current() -> Spool | None:
     Not collective. None if nobody has asked for a report,
     or nothing can be kept beside it.
     """
-    if _current is None and is_report_wanted():
-        path = expand_path(read_settings().report or "", "", job_id(os.environ))
-        if folder_for(path) is not None:
-            from allraise.registry import resolve_comm
-
-            world = resolve_comm(None)
-            rank, size = world.Get_rank(), world.Get_size()
-            use(Spool(folder_of(path).absolute(), rank, size))
+    if _current is None:
+        _use_what_is_asked_for()
     return _current
+
+
+@cache  # as it is at the first failure: to read the environment takes as long as ten calls
+def _use_what_is_asked_for() -> None:
+    report = read_settings().report
+    if report is None:
+        return
+    path = expand_path(report, "", job_id(os.environ))
+    if folder_for(path) is not None:
+        from allraise.registry import resolve_comm
+
+        world = resolve_comm(None)
+        use(Spool(folder_of(path).absolute(), world.Get_rank(), world.Get_size()))
 
 
 def discard_current() -> None:

@@ -12,7 +12,7 @@ from allraise.bundle import Bundle
 from allraise.capture import capture
 from allraise.chains import is_a
 from allraise.errors import PeerFailure
-from allraise.exceptions import CheckpointException
+from allraise.exceptions import agreed_of
 from allraise.private import step_of
 from allraise.spool import current, discard_current
 
@@ -34,8 +34,7 @@ def keep_failure(region: Region, exc: BaseException) -> bool:
         return False
     if spool is None:  # as most often
         return False
-    known = is_a(exc, CheckpointException) and exc.agreed is not None
-    if known or is_a(exc, PeerFailure):
+    if agreed_of(exc) is not None or is_a(exc, PeerFailure):
         return False
     with suppress(Exception):
         spool.keep(step_of(region), Bundle.of(spool.rank, capture(exc)))

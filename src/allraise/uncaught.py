@@ -7,12 +7,12 @@ nor of how the job ends.
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from allraise.capture import capture
-from allraise.chains import is_a
+from allraise.chains import cause_of, context_of, is_a, is_context_hidden
 from allraise.errors import PeerFailure
-from allraise.exceptions import CheckpointException
+from allraise.exceptions import CheckpointException, agreed_of
 from allraise.findings import (
     HANDLED_PARTIAL,
     HANDLED_WHOLE,
@@ -71,9 +71,9 @@ def passed_on(exc: BaseException) -> CheckpointException | None:
     for _ in range(_MAX_CAUSES):
         if link is None:
             break
-        if is_a(link, CheckpointException) and link.agreed is not None:
+        if is_a(link, CheckpointException) and agreed_of(link) is not None:
             return link
-        above, link = link, _cause(link)
+        above, link = link, cause_of(link)
         if link is None and is_a(above, SystemExit):
             link = _context(above)
     return None
@@ -85,26 +85,16 @@ def _handled(exc: BaseException) -> Iterator[CheckpointException]:
     for _ in range(_MAX_CAUSES):
         if link is None:
             break
-        if is_a(link, CheckpointException) and link.agreed is not None:
+        if is_a(link, CheckpointException) and agreed_of(link) is not None:
             yield link
-        above, link = link, _cause(link)
+        above, link = link, cause_of(link)
         if link is None:
             link = _context(above)
 
 
-def _cause(exc: BaseException) -> BaseException | None:
-    return cast(
-        "BaseException | None", BaseException.__dict__["__cause__"].__get__(exc)
-    )
-
-
 def _context(exc: BaseException) -> BaseException | None:
     """Return what was being handled, unless the program asked not to tell it."""
-    if BaseException.__dict__["__suppress_context__"].__get__(exc):
-        return None
-    return cast(
-        "BaseException | None", BaseException.__dict__["__context__"].__get__(exc)
-    )
+    return None if is_context_hidden(exc) else context_of(exc)
 
 
 def findings_of(
@@ -167,7 +157,7 @@ def _in_world(exc: CheckpointException) -> tuple[Bundle, str]:
 
     And a name of the agreement, alike on all its ranks.
     """
-    agreed = exc.agreed
+    agreed = agreed_of(exc)
     private: Any = agreed.owner if agreed is not None else None
     number = agreed.token if agreed is not None else 0
     if private is None or private.comm is None:

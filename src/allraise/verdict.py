@@ -19,9 +19,9 @@ A value and its negative tell whether all are equal::
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from allraise.exceptions import CheckpointException
+from allraise.exceptions import agreed_of
 from allraise.plain import COUNT_BITS, HASHES, PLACE_BITS
 from allraise.private import VECTOR_LENGTH
 
@@ -109,9 +109,7 @@ def severity_of(exc: BaseException | None) -> int:
 
 def token_of(private: Private, exc: BaseException) -> int:
     """Return the token of a failure agreed here before, or 0."""
-    if not issubclass(type(exc), CheckpointException):  # as most often
-        return 0
-    agreed = cast("CheckpointException", exc).agreed
+    agreed = agreed_of(exc)
     return agreed.token if agreed and agreed.owner is private else 0
 
 

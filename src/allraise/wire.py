@@ -28,7 +28,7 @@ import zlib
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from allraise.damage import WireError, check_links, require
+from allraise.damage import WireError, check_links, is_whole, require
 from allraise.record import FAILURE, NOWHERE, Frame, Link, Origin, Record
 
 if TYPE_CHECKING:
@@ -236,13 +236,12 @@ def unpack(packed: Packed) -> Record:
     try:
         kind, shape, _ = _load_shape(packed.shape)
         variant, reasons = _from_json(packed.variant)
-        require(len(shape) == len(variant), "the number of links")
         links = []
-        for link, told in zip(shape, variant):  # noqa: B905 strict takes a microsecond
+        for link, told in zip(shape, variant, strict=True):
             message, lines, notes, hidden = told
             texts = (message, *lines, *notes, *reasons)
-            is_text = {*map(type, texts)} == {str}
-            require(is_text and type(hidden) is int and hidden >= 0, "a link's text")
+            require({*map(type, texts)} == {str}, "a link's text")
+            require(is_whole(hidden) and hidden >= 0, "a link's hidden")
             name, frames, rest = link.type_name, link.frames, link[5:8]
             made = Link(
                 name, message, tuple(lines), tuple(notes), frames, *rest, hidden

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from traceback import StackSummary, extract_tb
 from typing import Any, cast
 
+from allraise.chains import traceback_of
+
 WrappedException = tuple[BaseException, StackSummary]
 
 
@@ -35,7 +37,7 @@ def wrap_exception(exc: BaseException) -> WrappedException:
         msg = f"wrap_exception() takes an exception, got {type(given).__name__}"
         raise TypeError(msg)
     # As `BaseException` has it: a class may have a property of that name.
-    summary = extract_tb(BaseException.__dict__["__traceback__"].__get__(exc))
+    summary = extract_tb(traceback_of(exc))
     for frame in summary:
         # Python 3.13.3 and later keep the code object, which does not pickle.
         if getattr(frame, "_code", None) is not None:

@@ -51,7 +51,38 @@ class RaisesWhenAskedItsClass(Exception):
         raise SystemExit("from __class__")
 
 
+class OutcomeUnmade(CheckpointError):
+    """A failure of ours by its class, without what ours have."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __str__(self):
+        return self.text
+
+
+class OutcomeThatIsAsked(OutcomeUnmade):
+    @property
+    def agreed(self):
+        raise RuntimeError("from agreed")
+
+
+class RaisesWhenHashed(type):
+    def __eq__(cls, other):
+        raise RuntimeError("from __eq__")
+
+    def __hash__(cls):
+        raise RuntimeError("from __hash__")
+
+
+class ClassRaisesWhenHashed(Exception, metaclass=RaisesWhenHashed):
+    """Cannot be looked up by its class."""
+
+
 HOSTILE = {
+    "an outcome that was not made": lambda: OutcomeUnmade("hostile text"),
+    "an outcome that is asked": lambda: OutcomeThatIsAsked("hostile text"),
+    "class raises when hashed": lambda: ClassRaisesWhenHashed("hostile text"),
     "unpicklable": lambda: WithLock("hostile text"),
     "un-unpicklable": lambda: TwoArguments("hostile text", 2),
     "raises when pickled": lambda: RaisesWhenPickled("hostile text"),

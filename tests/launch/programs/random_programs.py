@@ -31,8 +31,11 @@ for seed in range(int(sys.argv[1]), int(sys.argv[2])):
     player.play(spmd.generate(seed, comm.size))
     clean = private.settled is None and not private.steps
     spmd.allraise.agree(None if clean else ValueError("not clean"), comm, "after")
-    seen = comm.gather((player.ledger, player.log))
-    if comm.rank == 0:
+    # One process tells of all: in what order mpiexec passes on what two print is not
+    # promised.
+    teller = comm.allreduce(comm.rank if world.rank == 0 else 0)
+    seen = comm.gather((player.ledger, player.log), teller)
+    if world.rank == 0:
         try:
             spmd.check([ledger for ledger, _ in seen], [log for _, log in seen])
         except AssertionError:
