@@ -17,7 +17,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCES = tuple(
-    f"src/allraise/_{name}.c" for name in ("plain", "gates", "direct", "outline")
+    f"src/allraise/_{name}.c"
+    for name in ("plain", "gates", "gated", "direct", "outline")
 )
 
 

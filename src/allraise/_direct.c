@@ -1,7 +1,7 @@
 /* MPI's own functions, called without mpi4py in between; see direct.py.
 
-   Owns `Reduction`, an Allreduce of two arrays that are always the same, and `Barrier`,
-   an Ibarrier that most often needs no request of mpi4py's. mpi4py looks at each
+   Owns `Reduction`, an Allreduce of two arrays that are always the same, and `Entry`,
+   an Ibarrier or Iallgather that most often needs no request of mpi4py's. mpi4py looks at each
    argument of each call anew, which takes as long as the Allreduce of two ranks.
 
    No header of an MPI is needed, and none is used: the functions come as addresses,
@@ -26,6 +26,8 @@
 typedef uintptr_t Handle;
 typedef int (*Allreduce)(const void *, void *, int, Handle, Handle, Handle);
 typedef int (*Ibarrier)(Handle, Handle *);
+typedef int (*Iallgather)(const void *, int, Handle, void *, int, Handle, Handle,
+                          Handle *);
 typedef int (*Test)(Handle *, int *, void *);
 
 /* How long a rank looks before it gives the core to others: with a core for each, all
@@ -55,6 +57,7 @@ typedef struct {
 /* Looks at requests of mpi4py's, where the handle is so many bytes into the object. */
 typedef struct {
     PyObject_HEAD
+    vectorcallfunc vectorcall;
     PyObject *error;
     PyTypeObject *type;
     Py_ssize_t offset;
@@ -67,7 +70,11 @@ typedef struct {
     PyObject *error, *adopt, *null; /* makes mpi4py's request of a handle; the null one */
     Ibarrier start;
     Test test;
-} Barrier;
+    /* Where there are slots, instead of `start`. */
+    Iallgather exchange;
+    Handle byte;
+    Py_buffer mine, found;
+} Entry;
 
 static Handle
 handle_of(const Comm *comm)
@@ -215,21 +222,23 @@ PyTypeObject Reduction_Type = {
     .tp_call = Reduction_call,
 };
 
-/* ---- Barrier ---- */
+/* ---- Entry ---- */
 
-PyDoc_STRVAR(barrier_doc, "An Ibarrier, of which mpi4py need not know when it is over.");
+PyDoc_STRVAR(entry_doc, "Starts a gate, of which mpi4py need not know when it is over.");
 
 static PyObject *
-Barrier_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+Entry_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
 {
     PyObject *start, *test, *object, *address, *adopt, *null, *error;
+    PyObject *exchange = NULL, *byte = NULL, *mine = NULL, *found = NULL;
     Py_ssize_t width;
-    Barrier *self;
+    Entry *self;
 
-    if (!PyArg_ParseTuple(args, "O!O!OO!nOOO:Barrier", &PyLong_Type, &start,
+    if (!PyArg_ParseTuple(args, "O!O!OO!nOOO|O!O!OO:Entry", &PyLong_Type, &start,
                           &PyLong_Type, &test, &object, &PyLong_Type, &address, &width,
-                          &adopt, &null, &error)
-        || (self = (Barrier *)type->tp_alloc(type, 0)) == NULL) {
+                          &adopt, &null, &error, &PyLong_Type, &exchange, &PyLong_Type,
+                          &byte, &mine, &found)
+        || (self = (Entry *)type->tp_alloc(type, 0)) == NULL) {
         return NULL;
     }
     self->error = Py_NewRef(error);
@@ -237,6 +246,16 @@ Barrier_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
     self->null = Py_NewRef(null);
     self->start = (Ibarrier)(uintptr_t)PyLong_AsVoidPtr(start);
     self->test = (Test)(uintptr_t)PyLong_AsVoidPtr(test);
+    if (found != NULL) {
+        self->exchange = (Iallgather)(uintptr_t)PyLong_AsVoidPtr(exchange);
+        self->byte = (Handle)PyLong_AsUnsignedLongLongMask(byte);
+        if (!PyErr_Occurred() && PyObject_GetBuffer(mine, &self->mine, PyBUF_WRITABLE) == 0
+            && PyObject_GetBuffer(found, &self->found, PyBUF_WRITABLE) == 0
+            && (self->exchange == NULL || self->mine.len != SLOT
+                || self->found.len % SLOT || self->found.len > SLOT * MAX_SLOTS)) {
+            PyErr_SetString(PyExc_ValueError, "no function, or no slots");
+        }
+    }
     if (PyErr_Occurred() || self->start == NULL || self->test == NULL
         || read_comm(&self->comm, object, address, width) < 0) {
         if (!PyErr_Occurred()) {
@@ -249,8 +268,10 @@ Barrier_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
 }
 
 static void
-Barrier_dealloc(Barrier *self)
+Entry_dealloc(Entry *self)
 {
+    PyBuffer_Release(&self->mine);
+    PyBuffer_Release(&self->found);
     Py_XDECREF(self->comm.object);
     Py_XDECREF(self->error);
     Py_XDECREF(self->adopt);
@@ -258,10 +279,22 @@ Barrier_dealloc(Barrier *self)
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
+/* Start it. Returns MPI's code. */
+static int
+begin(const Entry *self, Handle *request)
+{
+    Handle comm = handle_of(&self->comm);
+
+    return self->exchange == NULL
+               ? self->start(comm, request)
+               : self->exchange(self->mine.buf, SLOT, self->byte, self->found.buf, SLOT,
+                                self->byte, comm, request);
+}
+
 /* Return mpi4py's request of a handle. It takes an int, with its sign, as the pointer
    that C makes of it. */
 static PyObject *
-adopted(Barrier *self, Handle handle)
+adopted(Entry *self, Handle handle)
 {
     Handle number = self->comm.width == sizeof(int) ? (Handle)(intptr_t)(int)handle
                                                     : handle;
@@ -269,15 +302,15 @@ adopted(Barrier *self, Handle handle)
 }
 
 int
-barrier_begin(PyObject *barrier, PyObject **request)
+entry_begin(PyObject *entry, PyObject **request)
 {
-    Barrier *self = (Barrier *)barrier;
+    Entry *self = (Entry *)entry;
     Handle handle = 0;
     int code, is_open = 0;
 
     Py_INCREF(self);
     Py_BEGIN_ALLOW_THREADS
-    code = self->start(handle_of(&self->comm), &handle);
+    code = begin(self, &handle);
     if (code == 0) {
         code = test_for(self->test, &handle, &is_open);
     }
@@ -296,36 +329,66 @@ barrier_begin(PyObject *barrier, PyObject **request)
 }
 
 static PyObject *
-Barrier_call(PyObject *self, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+Entry_call(PyObject *self, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
-    Barrier *barrier = (Barrier *)self;
+    Entry *entry = (Entry *)self;
     Handle handle = 0;
     int code;
 
     Py_BEGIN_ALLOW_THREADS
-    code = barrier->start(handle_of(&barrier->comm), &handle);
+    code = begin(entry, &handle);
     Py_END_ALLOW_THREADS
     if (code != 0) {
-        raise_code(barrier->error, code);
+        raise_code(entry->error, code);
         return NULL;
     }
-    return adopted(barrier, handle);
+    return adopted(entry, handle);
 }
 
-PyTypeObject Barrier_Type = {
+Slots
+entry_slots(PyObject *entry)
+{
+    Entry *self = (Entry *)entry;
+    return (Slots){self->mine.buf, self->found.buf, self->found.len / SLOT};
+}
+
+PyTypeObject Entry_Type = {
     PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "allraise._plain.Barrier",
-    .tp_doc = barrier_doc,
-    .tp_basicsize = sizeof(Barrier),
+    .tp_name = "allraise._plain.Entry",
+    .tp_doc = entry_doc,
+    .tp_basicsize = sizeof(Entry),
     .tp_flags = Py_TPFLAGS_DEFAULT,
-    .tp_new = Barrier_new,
-    .tp_dealloc = (destructor)Barrier_dealloc,
-    .tp_call = Barrier_call,
+    .tp_new = Entry_new,
+    .tp_dealloc = (destructor)Entry_dealloc,
+    .tp_call = Entry_call,
 };
 
 /* ---- Look ---- */
 
 PyDoc_STRVAR(look_doc, "Tells whether a request is done, after a few looks.");
+
+static PyObject *
+Look_call(PyObject *look, PyObject *const *args, size_t n_given, PyObject *names)
+{
+    Look *self = (Look *)look;
+    PyObject *request = PyVectorcall_NARGS(n_given) == 1 ? args[0] : NULL;
+    int code, is_done = 0;
+
+    if (request == NULL || names != NULL || !PyObject_TypeCheck(request, self->type)) {
+        PyErr_SetString(PyExc_TypeError, "takes one request");
+        return NULL;
+    }
+    Py_INCREF(request);
+    Py_BEGIN_ALLOW_THREADS
+    code = test_for(self->test, (Handle *)((char *)request + self->offset), &is_done);
+    Py_END_ALLOW_THREADS
+    Py_DECREF(request);
+    if (code != 0) {
+        raise_code(self->error, code);
+        return NULL;
+    }
+    return PyBool_FromLong(is_done);
+}
 
 static PyObject *
 Look_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
@@ -339,6 +402,7 @@ Look_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
         || (self = (Look *)type->tp_alloc(type, 0)) == NULL) {
         return NULL;
     }
+    self->vectorcall = Look_call;
     self->error = Py_NewRef(error);
     self->type = (PyTypeObject *)Py_NewRef(request_type);
     self->offset = offset;
@@ -362,44 +426,23 @@ Look_dealloc(Look *self)
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
-static PyObject *
-Look_call(PyObject *look, PyObject *args, PyObject *Py_UNUSED(kwargs))
-{
-    Look *self = (Look *)look;
-    PyObject *request;
-    int code, is_done = 0;
-
-    if (!PyArg_ParseTuple(args, "O!", self->type, &request)) {
-        return NULL;
-    }
-    Py_INCREF(request);
-    Py_BEGIN_ALLOW_THREADS
-    code = test_for(self->test, (Handle *)((char *)request + self->offset), &is_done);
-    Py_END_ALLOW_THREADS
-    Py_DECREF(request);
-    if (code != 0) {
-        raise_code(self->error, code);
-        return NULL;
-    }
-    return PyBool_FromLong(is_done);
-}
-
 static PyTypeObject Look_Type = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "allraise._plain.Look",
     .tp_doc = look_doc,
     .tp_basicsize = sizeof(Look),
-    .tp_flags = Py_TPFLAGS_DEFAULT,
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL,
     .tp_new = Look_new,
     .tp_dealloc = (destructor)Look_dealloc,
-    .tp_call = Look_call,
+    .tp_call = PyVectorcall_Call,
+    .tp_vectorcall_offset = offsetof(Look, vectorcall),
 };
 
 int
 add_direct(PyObject *made)
 {
     if (PyModule_AddType(made, &Reduction_Type) < 0
-        || PyModule_AddType(made, &Barrier_Type) < 0
+        || PyModule_AddType(made, &Entry_Type) < 0
         || PyModule_AddType(made, &Look_Type) < 0) {
         return -1;
     }

@@ -1,17 +1,16 @@
 /* The gates of g.comm that are open by the time a rank has looked at them, compiled.
 
    Owns `Turnstile`, which does what `passage.Passage.pass_gate` does where no failure is
-   known, and `Gated`, a collective behind one:
+   known:
 
-       Gated       look at the arguments (Python) -> Turnstile -> mpi4py's method
-       Turnstile   Ibarrier, looks: open             | else wait_at_gate(...)
-                   anything special: nothing done    | else pass_gate(...)
+       start it, looks: open            | else wait_at_gate(...)
+       anything special: nothing done   | else pass_gate(...)
 
-   The Python of it takes as long as gate and collective. Signals: as in _plain.c. */
+   The Python of it takes as long as the gate. Signals: as in _plain.c. */
 
 #include "_plain.h"
 
-static PyObject *s_gate, *s_pass_gate, *s_test, *s_wait_at_gate;
+static PyObject *s_pass_gate, *s_test, *s_wait_at_gate;
 
 /* Looks before others are given the core: with a core for each rank, all have come
    within that time. As in `polling`. */
@@ -29,9 +28,9 @@ begin_gate(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args
         PyErr_SetString(PyExc_TypeError, "begin_gate takes a function and a list");
         return NULL;
     }
-    is_direct = Py_IS_TYPE(args[0], &Barrier_Type);
+    is_direct = Py_IS_TYPE(args[0], &Entry_Type);
     if (is_direct) {
-        is_open = barrier_begin(args[0], &request);
+        is_open = entry_begin(args[0], &request);
     }
     else {
         request = PyObject_CallNoArgs(args[0]);
@@ -70,7 +69,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
-    PyObject *lane, *gates, *barrier, *be_as_deep;
+    PyObject *lane, *gates, *entry, *be_as_deep;
     long long generation;
 } Turnstile;
 
@@ -204,7 +203,7 @@ Turnstile_call(PyObject *callable, PyObject *const *args, size_t n_given,
     }
     Py_DECREF(deep);
     gates->entered++;
-    is_open = barrier_begin(self->barrier, &request);
+    is_open = entry_begin(self->entry, &request);
     if (is_open < 0) {
         gates->entered--;
         return NULL;
@@ -217,18 +216,18 @@ Turnstile_call(PyObject *callable, PyObject *const *args, size_t n_given,
 static PyObject *
 Turnstile_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
 {
-    PyObject *lane, *gates, *barrier, *be_as_deep;
+    PyObject *lane, *gates, *entry, *be_as_deep;
     Turnstile *self;
 
     if (!PyArg_ParseTuple(args, "O!O!O!O:Turnstile", &LaneState_Type, &lane,
-                          &GateCount_Type, &gates, &Barrier_Type, &barrier, &be_as_deep)
+                          &GateCount_Type, &gates, &Entry_Type, &entry, &be_as_deep)
         || (self = (Turnstile *)type->tp_alloc(type, 0)) == NULL) {
         return NULL;
     }
     self->vectorcall = Turnstile_call;
     self->lane = Py_NewRef(lane);
     self->gates = Py_NewRef(gates);
-    self->barrier = Py_NewRef(barrier);
+    self->entry = Py_NewRef(entry);
     self->be_as_deep = Py_NewRef(be_as_deep);
     self->generation = ((LaneState *)lane)->generation;
     return (PyObject *)self;
@@ -239,7 +238,7 @@ Turnstile_traverse(Turnstile *self, visitproc visit, void *arg)
 {
     Py_VISIT(self->lane);
     Py_VISIT(self->gates);
-    Py_VISIT(self->barrier);
+    Py_VISIT(self->entry);
     Py_VISIT(self->be_as_deep);
     return 0;
 }
@@ -251,7 +250,7 @@ Turnstile_dealloc(Turnstile *self)
     PyObject_GC_UnTrack(self);
     Py_XDECREF(self->lane);
     Py_XDECREF(self->gates);
-    Py_XDECREF(self->barrier);
+    Py_XDECREF(self->entry);
     Py_XDECREF(self->be_as_deep);
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
@@ -269,104 +268,12 @@ static PyTypeObject Turnstile_Type = {
     .tp_dealloc = (destructor)Turnstile_dealloc,
 };
 
-/* A collective behind a gate: a look at what it is given, the gate, mpi4py's method. */
-typedef struct {
-    PyObject_HEAD
-    vectorcallfunc vectorcall;
-    PyObject *look, *plain, *name, *dict;
-} Gated;
-
-static PyObject *
-Gated_call(PyObject *callable, PyObject *const *args, size_t n_given, PyObject *names)
+Slots
+turnstile_slots(PyObject *gate)
 {
-    Gated *self = (Gated *)callable;
-    Py_ssize_t n_args = PyVectorcall_NARGS(n_given);
-    PyObject *gate, *late, *result;
-
-    if (n_args < 1) {
-        PyErr_SetString(PyExc_TypeError, "called without its communicator");
-        return NULL;
-    }
-    result = PyObject_Vectorcall(self->look, args, (size_t)n_args, names);
-    if (result == NULL) {
-        return NULL;
-    }
-    Py_DECREF(result);
-    gate = PyObject_GetAttr(args[0], s_gate);
-    if (gate == NULL) {
-        return NULL;
-    }
-    late = PyObject_CallFunctionObjArgs(gate, args[0], self->name, NULL);
-    Py_DECREF(gate);
-    if (late == NULL) {
-        return NULL;
-    }
-    result = PyObject_Vectorcall(self->plain, args, (size_t)n_args, names);
-    if (late != Py_None) {
-        PyObject *error = result == NULL ? take_error() : NULL;
-        Py_CLEAR(result);
-        if (error != NULL && error != late) {
-            PyException_SetContext(late, Py_NewRef(error));
-            // PyErr_SetObject would put what is being handled there instead.
-            PyErr_Restore(Py_NewRef(Py_TYPE(late)), Py_NewRef(late),
-                          PyException_GetTraceback(late));
-        } else {
-            PyErr_SetObject((PyObject *)Py_TYPE(late), late);
-        }
-        Py_XDECREF(error);
-    }
-    Py_DECREF(late);
-    return result;
+    return Py_IS_TYPE(gate, &Turnstile_Type) ? entry_slots(((Turnstile *)gate)->entry)
+                                             : (Slots){0};
 }
-
-static PyObject *
-Gated_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
-{
-    PyObject *look, *plain, *name;
-    Gated *self;
-
-    if (!PyArg_ParseTuple(args, "OOU:Gated", &look, &plain, &name)
-        || (self = (Gated *)type->tp_alloc(type, 0)) == NULL) {
-        return NULL;
-    }
-    self->vectorcall = Gated_call;
-    self->look = Py_NewRef(look);
-    self->plain = Py_NewRef(plain);
-    self->name = Py_NewRef(name);
-    return (PyObject *)self;
-}
-
-static void
-Gated_dealloc(Gated *self)
-{
-    Py_XDECREF(self->look);
-    Py_XDECREF(self->plain);
-    Py_XDECREF(self->name);
-    Py_XDECREF(self->dict);
-    Py_TYPE(self)->tp_free((PyObject *)self);
-}
-
-static PyObject *
-Gated_get(PyObject *self, PyObject *instance, PyObject *Py_UNUSED(owner))
-{
-    return IS_NONE(instance) ? Py_NewRef(self) : PyMethod_New(self, instance);
-}
-
-static PyTypeObject Gated_Type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "allraise._plain.Gated",
-    .tp_basicsize = sizeof(Gated),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL
-                | Py_TPFLAGS_METHOD_DESCRIPTOR,
-    .tp_new = Gated_new,
-    .tp_call = PyVectorcall_Call,
-    .tp_vectorcall_offset = offsetof(Gated, vectorcall),
-    .tp_dictoffset = offsetof(Gated, dict),
-    .tp_getattro = PyObject_GenericGetAttr,
-    .tp_setattro = PyObject_GenericSetAttr,
-    .tp_descr_get = Gated_get,
-    .tp_dealloc = (destructor)Gated_dealloc,
-};
 
 static PyMethodDef functions[] = {
     {"begin_gate", (PyCFunction)(void (*)(void))begin_gate, METH_FASTCALL,
@@ -377,17 +284,15 @@ static PyMethodDef functions[] = {
 int
 add_gates(PyObject *made)
 {
-    s_gate = PyUnicode_InternFromString("gate");
     s_pass_gate = PyUnicode_InternFromString("pass_gate");
     s_test = PyUnicode_InternFromString("Test");
     s_wait_at_gate = PyUnicode_InternFromString("wait_at_gate");
-    if (s_gate == NULL || s_pass_gate == NULL || s_test == NULL || s_wait_at_gate == NULL
+    if (s_pass_gate == NULL || s_test == NULL || s_wait_at_gate == NULL
         || PyModule_AddFunctions(made, functions) < 0
         || PyModule_AddType(made, &LaneState_Type) < 0
         || PyModule_AddType(made, &StandingState_Type) < 0
         || PyModule_AddType(made, &GateCount_Type) < 0
         || PyModule_AddType(made, &Turnstile_Type) < 0
-        || PyModule_AddType(made, &Gated_Type) < 0
         || PyModule_AddIntMacro(made, N_LOOKS) < 0) {
         return -1;
     }

@@ -29,7 +29,7 @@ PyObject *take_error(void);
 
 /* ---- _direct.c ---- */
 
-extern PyTypeObject Reduction_Type, Barrier_Type;
+extern PyTypeObject Reduction_Type, Entry_Type;
 
 /* Reduce `mine` of a `Reduction` to `total`. Returns 0, or -1 with an error set. */
 int reduction_run(PyObject *reduction);
@@ -39,14 +39,32 @@ int reduction_run(PyObject *reduction);
 int reduction_vectors(PyObject *reduction, PyObject *mine, PyObject *total,
                       long long **mine_at, long long **total_at);
 
-/* Start a `Barrier` and look for some time whether all have come. Returns 1 if they
+/* Of `slots`: the bytes of one, and with how many ranks a gate has them. */
+#define SLOT 128
+#define MAX_SLOTS 16
+
+/* This rank's slot, those of all, and how many those are: none, where a gate has none. */
+typedef struct {
+    char *mine, *found;
+    Py_ssize_t n;
+} Slots;
+
+Slots entry_slots(PyObject *entry);
+
+/* Start an `Entry` and look for some time whether all have come. Returns 1 if they
    have, 0 if not yet, both with the request in `*request`, or -1 with an error set. */
-int barrier_begin(PyObject *barrier, PyObject **request);
+int entry_begin(PyObject *entry, PyObject **request);
+
+/* ---- _gates.c ---- */
+
+/* Return the slots of what passes a gate, none if it is not a `Turnstile`. */
+Slots turnstile_slots(PyObject *gate);
 
 /* ---- what each puts into the module; 0, or -1 with an error set ---- */
 
 int add_direct(PyObject *made);
 int add_gates(PyObject *made);
+int add_gated(PyObject *made);
 int add_outline(PyObject *made);
 
 #endif

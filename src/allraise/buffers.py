@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import operator
 from array import array
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from allraise.kinds import mpi, numbers
 
@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 #: a buffer's memory, the count, the displacement (or those of each rank), the datatype
 Parts = tuple[Any, Any, Any, Any]
 
-# What mpi4py has parsed before: dtypes of arrays, and the extents of MPI's own
-# datatypes, by handle.
-_dtypes: set[Any] = set()
-_extents: dict[int, int] = {}
+# What of arrays a small reduction may be done with at the gate: mpi4py's codes of their
+# dtypes. The first two are rounded, see `_gated.c`.
+CODES: Final = "fd?bhilqBHILQ"
+
+# What mpi4py has parsed before: dtypes of arrays, and MPI's own datatypes, by handle.
+# With each its place among `CODES`, or -1; with those of MPI their extent, too.
+_dtypes: dict[Any, int] = {}
+_datatypes: dict[int, tuple[int, int]] = {}
 
 
 def is_plain(spec: Any) -> bool:
@@ -90,29 +94,45 @@ def is_in_place(spec: Any) -> bool:
     return spec is None or spec is mpi().IN_PLACE
 
 
-def reduction(sendbuf: Any, recvbuf: Any, blocks: int = 1) -> None:
+def is_whole(spec: Any) -> bool:
+    """Tell whether it is all of an array like one parsed before, with a datatype."""
+    return isinstance(spec, (list, tuple)) and len(spec) == 2 and _is_known(spec, 1)  # noqa: PLR2004
+
+
+def reduction(sendbuf: Any, recvbuf: Any, blocks: int = 1) -> int:
     """Raise what mpi4py would for the two buffers of a reduction.
 
     Args:
         sendbuf: To send, or ``MPI.IN_PLACE``.
         recvbuf: To receive in.
         blocks: Of which `sendbuf` has so many, and `recvbuf` one.
+
+    Returns:
+        The place among `CODES` of what both are arrays of, all of them; or -1.
     """
     dtype = getattr(recvbuf, "dtype", None)
     try:
         if dtype is None:
             if _are_known(sendbuf, recvbuf, blocks):
-                return
+                whole = len(recvbuf) == 2  # noqa: PLR2004
+                return _datatypes[recvbuf[-1].handle][1] if whole else -1
+        elif sendbuf is mpi().IN_PLACE:
+            if recvbuf.flags.carray and not recvbuf.size % blocks:
+                return _dtypes[dtype]
         elif (  # as `is_plain`, without the calls
             dtype is sendbuf.dtype
             and recvbuf.flags.carray
             and sendbuf.flags.carray
             and sendbuf.size == blocks * recvbuf.size
-            and dtype in _dtypes
         ):
-            return
-    except (AttributeError, TypeError):
+            return _dtypes[dtype]
+    except (AttributeError, TypeError, KeyError):
         pass
+    _parse_reduction(sendbuf, recvbuf, blocks)
+    return -1
+
+
+def _parse_reduction(sendbuf: Any, recvbuf: Any, blocks: int) -> None:
     if is_in_place(sendbuf):
         receive(recvbuf, blocks)
         return
@@ -172,11 +192,11 @@ def _is_known(spec: Any, blocks: int) -> bool:
             (memory, datatype), count = spec, None
         else:
             memory, count, datatype = spec
-        extent = _extents.get(datatype.handle)
-        if extent is None or not is_plain(memory):
+        known = _datatypes.get(datatype.handle)
+        if known is None or not is_plain(memory):
             return False
         if count is None:
-            return not memory.nbytes % (extent * blocks)
+            return not memory.nbytes % (known[0] * blocks)
         return type(count) is int and count >= 0
     except (AttributeError, ValueError):
         return False
@@ -200,9 +220,13 @@ def _parse(spec: Any, blocks: int, init: Callable[..., Any]) -> None:
     init(spec, 0).Free()
     memory, count, _, datatype = _parts(spec)
     if datatype is None and hasattr(memory, "flags") and hasattr(memory, "dtype"):
-        _dtypes.add(memory.dtype)
+        dtype = memory.dtype
+        is_native = getattr(dtype, "isnative", False)
+        _dtypes[dtype] = CODES.find(dtype.char) if is_native else -1
     elif isinstance(datatype, mpi().Datatype) and datatype.is_predefined:
-        _extents[datatype.handle] = datatype.extent
+        known = [mpi().Datatype.fromcode(code) for code in CODES]
+        place = known.index(datatype) if datatype in known else -1
+        _datatypes[datatype.handle] = datatype.extent, place
     if blocks == 1 or count is not None:
         return
     found = counted(spec)

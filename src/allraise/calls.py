@@ -7,6 +7,9 @@ would raise on this rank alone, behind the gate, where the others wait for it.
 
     Python binds the arguments -> buffers (`buffers`), op, root, colours, groups
 
+Of a broadcast and a reduction to all a look returns a number, equal on all ranks, if what
+is small of that kind can be done at the gate alone (see `_gated.c`); else nothing.
+
 What the ranks give each other, such as lengths that do not fit, is not seen here. Not
 collective.
 """
@@ -24,6 +27,7 @@ from allraise.buffers import (
     counted,
     is_in_place,
     is_plain,
+    is_whole,
     receive,
     receive_any,
     receive_each,
@@ -37,18 +41,22 @@ from allraise.kinds import DEFAULT, OPS, ZERO, numbers, one_of_mpi, operation, r
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Look = Callable[..., None]
+    Look = Callable[..., int | None]
 
+# Of what a look at a reduction returns, those of the datatype; as in `_gated.c`.
+OP_BITS: Final = 8
 
 # -- data ----------------------------------------------------------------------------
 
 
-def Bcast(comm: Any, buf: Any, root: Any = 0) -> None:
-    """Look at a broadcast."""
+def Bcast(comm: Any, buf: Any, root: Any = 0) -> int | None:
+    """Look at a broadcast; return its root."""
     if root is not ZERO:
         root = rank_of(comm, root)
-    if not is_plain(buf):
-        (send if comm.rank == root else receive)(buf)
+    if is_plain(buf) or is_whole(buf):
+        return root  # type: ignore[no-any-return]
+    (send if comm.rank == root else receive)(buf)
+    return None
 
 
 def Gather(comm: Any, sendbuf: Any, recvbuf: Any, root: Any = 0) -> None:
@@ -162,8 +170,7 @@ def Reduce(
     comm: Any, sendbuf: Any, recvbuf: Any, op: Any = DEFAULT, root: Any = 0
 ) -> None:
     """Look at a reduction to one rank."""
-    if op is not DEFAULT and id(op) not in OPS:
-        operation(op)
+    operation(op)
     if root is not ZERO:
         root = rank_of(comm, root)
     if comm.rank == root:
@@ -172,11 +179,14 @@ def Reduce(
         send(sendbuf)
 
 
-def Allreduce(_comm: Any, sendbuf: Any, recvbuf: Any, op: Any = DEFAULT) -> None:
-    """Look at a reduction to all ranks, or to those above."""
-    if op is not DEFAULT and id(op) not in OPS:
-        operation(op)
-    reduction(sendbuf, recvbuf)
+def Allreduce(_comm: Any, sendbuf: Any, recvbuf: Any, op: Any = DEFAULT) -> int | None:
+    """Look at a reduction to all ranks, or to those above; return op and datatype."""
+    place: int | None = 0
+    if op is not DEFAULT:
+        known = OPS.get(id(op))
+        place = operation(op) if known is None else known[0]
+    code = reduction(sendbuf, recvbuf)
+    return None if place is None or code < 0 else place << OP_BITS | code
 
 
 def Reduce_scatter_block(

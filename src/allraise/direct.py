@@ -18,7 +18,9 @@ import functools
 from array import array
 from typing import TYPE_CHECKING, Any, Final
 
-from allraise.plain import IS_COMPILED, Barrier, Look, Reduction, Turnstile
+from allraise.buffers import CODES
+from allraise.kinds import REDUCTIONS
+from allraise.plain import IS_COMPILED, Entry, Look, Reduction, Turnstile
 from allraise.polling import be_as_deep_at_a_gate
 
 if TYPE_CHECKING:
@@ -27,8 +29,19 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from allraise.gates import Gates
+    from allraise.slots import Slots
 
-_NAMES: Final = ("MPI_Allreduce", "MPI_Ibarrier", "MPI_Test")
+_NAMES: Final = (
+    "MPI_Allreduce",
+    "MPI_Ibarrier",
+    "MPI_Test",
+    "MPI_Iallgather",
+    "MPI_Reduce_local",
+)
+
+# What of a small collective is done at the gate; as in `_gated.c`.
+_BCAST: Final = 1
+_ALLREDUCE: Final = 2
 
 
 def reduction(
@@ -53,18 +66,52 @@ def reduction(
     return functools.partial(comm.Allreduce, *vectors, op)
 
 
-def barrier(comm: Any) -> Callable[[], MPI.Request]:
-    """Return what starts a barrier, for `plain.begin_gate`.
+def entry(comm: Any, slots: Slots | None = None) -> Callable[[], MPI.Request]:
+    """Return what starts a gate, for `plain.begin_gate`.
 
     Not collective. Calling it is collective over comm.
+
+    Args:
+        comm: The communicator.
+        slots: What the ranks show each other at the gate, if that has slots.
     """
-    if not (_is_plain(comm) and (functions := _functions())):
+    is_direct = _is_plain(comm) and _functions()
+    if slots is not None and slots.is_at_gate:
+        if not is_direct:
+            return functools.partial(comm.Iallgather, *slots.given)
+        _, start, test, exchange, _ = _functions()
+        (mine, _, byte), (found, *_) = slots.given
+        given: tuple[Any, ...] = exchange, byte.handle, mine, found
+    elif not is_direct:
         return comm.Ibarrier  # type: ignore[no-any-return]
+    else:
+        _, start, test, *_ = _functions()
+        given = ()
     from mpi4py import MPI
 
-    _, start, test = functions
     requests = MPI.Request.fromhandle, MPI.REQUEST_NULL
-    return Barrier(start, test, comm, *_place_of(comm), *requests, MPI.Exception)  # type: ignore[no-any-return]
+    place = _place_of(comm)
+    return Entry(start, test, comm, *place, *requests, MPI.Exception, *given)  # type: ignore[no-any-return]
+
+
+def at_gate(operation: str) -> tuple[Any, ...]:
+    """Return what `plain.Gated` is to know of an operation, to do it at the gate.
+
+    Not collective. Nothing, of an operation that has a collective behind it always.
+    """
+    if operation == "Bcast":
+        return (_BCAST,)
+    if operation != "Allreduce" or not _functions():
+        return ()
+    from mpi4py import MPI
+
+    types = [MPI.Datatype.fromcode(code) for code in CODES]
+    numbers = (
+        tuple(getattr(MPI, name).handle for name in REDUCTIONS),
+        tuple(datatype.handle for datatype in types),
+        tuple(datatype.extent for datatype in types),
+    )
+    return _ALLREDUCE, (_functions()[-1], *numbers)
 
 
 @functools.cache
@@ -87,7 +134,7 @@ def look() -> Callable[[MPI.Request], bool]:
 
 
 def turnstile(
-    lane: Any, gates: Gates, comm: Any
+    lane: Any, gates: Gates, start: Callable[[], Any]
 ) -> Callable[[Any, str], BaseException | None]:
     """Return what passes a gate, called with the interruptible communicator.
 
@@ -97,10 +144,9 @@ def turnstile(
     Args:
         lane: Which can tell that.
         gates: Of the communicator.
-        comm: mpi4py's.
+        start: From `entry`.
     """
-    start = barrier(comm)
-    if Turnstile is None or not isinstance(start, Barrier):
+    if Turnstile is None or not isinstance(start, Entry):
         return _pass_gate
     return Turnstile(lane, gates, start, be_as_deep_at_a_gate)  # type: ignore[no-any-return]
 
@@ -138,6 +184,7 @@ def _is_plain(comm: object) -> bool:
         isinstance(comm, MPI.Comm)
         and kind.Allreduce is MPI.Comm.Allreduce
         and kind.Ibarrier is MPI.Comm.Ibarrier
+        and kind.Iallgather is MPI.Comm.Iallgather
     )
 
 

@@ -29,12 +29,13 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from allraise import operations, pending
-from allraise.direct import barrier, turnstile
+from allraise.direct import entry, turnstile
 from allraise.gates import Gates
 from allraise.lane import agreed_ident
 from allraise.messaging import Messaging
 from allraise.methods import method_of
 from allraise.signals import signals_held_back
+from allraise.slots import MAX_RANKS, Slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,13 +133,15 @@ class Interruptible:
     plain: Any  # mpi4py's communicator of the same handle
     _hidden: Any = None
     sizes: Any = None  # see objects
-    numbers: Any = None  # see scalars
+    slots: Slots | None = None
 
     def _run_on(self, comm: Any) -> None:
         """Have a communicator of mpi4py's, and the gates of it. Not collective."""
         self.plain = comm
-        self._start = barrier(comm)
-        self.gate = turnstile(self._channel, self._gates, comm)
+        if comm and comm.size <= MAX_RANKS:
+            self.slots = Slots(comm.size)
+        self._start = entry(comm, self.slots)
+        self.gate = turnstile(self._channel, self._gates, self._start)
 
     def _begin(self, operation: str) -> Any:
         """Raise where the region has failed; else the channel is in use."""

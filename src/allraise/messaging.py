@@ -106,7 +106,8 @@ class Messaging:
         status: Any = None,
     ) -> None:
         channel = self._begin("Sendrecv")
-        source, recvtag = self._any(source, recvtag)
+        if source is None or recvtag is None:
+            source, recvtag = self._any(source, recvtag)
         # Not Isendrecv: it came with MPI 4, which Open MPI 4 is not.
         receive = self.plain.Irecv(recvbuf, source, recvtag)
         self._send_and(channel, receive, (sendbuf, dest, sendtag), "Sendrecv", status)
@@ -131,10 +132,12 @@ class Messaging:
         self, channel: Any, receive: Any, send: Any, operation: str, status: Any
     ) -> None:
         requests = [receive]
+        is_done = channel.is_done
         try:
             requests.append(self.plain.Isend(*send))
-            channel.wait(receive, operation, status)
-            if not channel.is_done(requests[1]):
+            if status is not None or not is_done(receive):
+                channel.wait(receive, operation, status)
+            if not is_done(requests[1]):
                 channel.wait(requests[1], operation)
         except BaseException:
             LEAKED.extend(requests)

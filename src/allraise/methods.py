@@ -11,6 +11,7 @@ from typing import Any
 
 from allraise import objects, operations, pending, trees
 from allraise.calls import LOOKS, look_at_init
+from allraise.direct import at_gate
 from allraise.plain import Gated
 from allraise.signals import signals_held_back
 
@@ -63,8 +64,9 @@ def _gated(base: type, name: str) -> Any:
         finally:
             raise late
 
-    # Compiled, the same: but no argument is packed and unpacked.
-    made: Any = method if Gated is None else Gated(look, plain, name)
+    # Compiled, the same: but no argument is packed and unpacked, and what is small is
+    # done at the gate.
+    made: Any = method if Gated is None else Gated(look, plain, name, *at_gate(name))
     made.__wrapped__ = look  # for `inspect`
     return _named(name, made, f"{name} behind a gate. Collective.")
 
@@ -109,16 +111,7 @@ def _deriving(name: str) -> Any:
 
 
 def _of_objects(name: str) -> Any:
-    function = getattr(objects, name, None) or getattr(trees, name)
-
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not kwargs:
-            return function(self, *args)
-        if "sendobj" in kwargs:  # mpi4py's name, besides bcast's `obj`
-            args = (kwargs.pop("sendobj"), *args)
-        return function(self, *args, **kwargs)
-
-    return _named(name, method, f"{name}, see allraise.objects. Collective.")
+    return getattr(objects, name, None) or getattr(trees, name)
 
 
 def _translated(base: type, name: str) -> Any:

@@ -8,7 +8,7 @@ where the others wait for it. Behind a gate they could not be woken. So whatever
 may raise is done first::
 
     bcast
-        pickle -> gate -> length and first bytes -> unpickle
+        pickle -> gate, with length and first bytes, or they behind it -> unpickle
             where it is longer: memory -> gate -> all bytes -> unpickle
     gather, scatter, allgather, alltoall
         pickle -> gate, which finds the largest -> bytes -> unpickle
@@ -18,13 +18,13 @@ may raise is done first::
 from __future__ import annotations
 
 import functools
-import struct
 from array import array
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from allraise.kinds import mpi, rank_of
+from allraise.kinds import ZERO, mpi, rank_of
 from allraise.moving import Course, gated, words
+from allraise.slots import HEAD, SLOT, pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,14 +32,11 @@ if TYPE_CHECKING:
 # Up to so many bytes, all objects of a collective are sent as if of the same length;
 # above, their lengths are exchanged first.
 SMALL = 512
-HEAD = 4  # bytes of such a length
+LENGTH = 4  # bytes of such a length
 
-# What all ranks are sent of an object that is broadcast, before they know how long it
-# is: whether this is all, in one byte, the length in the next, and the first bytes, so
-# that a number, a word, a path needs no more.
-LED_BY = 8
-FIRST = 120
-_pack_first = struct.Struct(f"<Q{FIRST}s").pack
+# Of an object that is broadcast its slot is sent first: in the first byte whether this is
+# all, in the next how long it is, and its first bytes.
+FIRST = SLOT - HEAD
 
 
 def dumps(obj: Any) -> bytes:
@@ -78,11 +75,11 @@ def as_bytes(data: Any, counts: array[int] | None = None) -> list[Any]:
 
 def _slot(data: bytes, most: int) -> bytes:
     """Return a small object's bytes, led by their number, filled up to `most`."""
-    return (len(data).to_bytes(HEAD, "little") + data).ljust(HEAD + most, b"\0")
+    return (len(data).to_bytes(LENGTH, "little") + data).ljust(LENGTH + most, b"\0")
 
 
 def _length_in(slot: Any) -> int:
-    return int.from_bytes(slot[:HEAD], "little")
+    return int.from_bytes(slot[:LENGTH], "little")
 
 
 def _loads_each(data: Any, sizes: int | Sequence[int]) -> list[Any]:
@@ -95,8 +92,8 @@ def _loads_each(data: Any, sizes: int | Sequence[int]) -> list[Any]:
     """
     view = memoryview(data)
     if isinstance(sizes, int):
-        ends = range(HEAD, len(view) + 1, HEAD + sizes)
-        sizes = [_length_in(view[at - HEAD : at]) for at in ends]
+        ends = range(LENGTH, len(view) + 1, LENGTH + sizes)
+        sizes = [_length_in(view[at - LENGTH : at]) for at in ends]
         return [loads(view[at : at + n]) for at, n in zip(ends, sizes, strict=True)]
     places = accumulate(sizes)
     return [loads(view[end - n : end]) for end, n in zip(places, sizes, strict=True)]
@@ -104,19 +101,33 @@ def _loads_each(data: Any, sizes: int | Sequence[int]) -> list[Any]:
 
 def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
     """Broadcast an object. Collective over `comm`."""
-    root = rank_of(comm, root)
+    if root is not ZERO:
+        root = rank_of(comm, root)
     data: Any = None
-    slot: Any
+    slot: Any = None
     if comm.rank == root:
         data = dumps(obj)
         n = len(data)
-        slot = _pack_first(n << 8 | (n <= FIRST), data)
+        slot = pack(n << 8 | (n <= FIRST), data)
+    slots = comm.slots
+    if slots is None or not slots.is_at_gate:
+        args = (bytearray(SLOT) if slot is None else slot, SLOT, mpi().BYTE), root
+        course = gated(comm, "bcast", comm.plain.Bcast, args)
+        slot = args[0][0]
+        if course is None and slot[0]:
+            return loads(slot[HEAD:])
     else:
-        slot = bytearray(LED_BY + FIRST)
-    args = (slot, LED_BY + FIRST, mpi().BYTE), root
-    course = gated(comm, "bcast", comm.plain.Bcast, args)
-    if course is None and slot[0]:
-        return loads(slot[LED_BY:])
+        mine = slots.mine
+        if slot is not None:
+            mine.data[:] = slot
+        late = comm.gate(comm, "bcast")
+        mine.words[0], course = 0, None
+        if late is not None:  # others are at a gate still, or done
+            raise late
+        slot = slots.found.data[SLOT * root : SLOT * (root + 1)]
+        if slot[0]:
+            return loads(slot[HEAD:])
+        args = (bytes(slot), SLOT, mpi().BYTE), root
     course = Course(comm, "bcast").behind([None]) if course is None else course
     return loads(course.run(functools.partial(_broadcast, args=args, data=data)))
 
@@ -135,22 +146,22 @@ def _broadcast(course: Course, args: tuple[Any, int], data: Any) -> Any:
     collective = course.comm.plain.Bcast
     course.once(0, slot, collective, *args)
     if slot[0]:
-        return slot[LED_BY:]
-    n = int.from_bytes(slot[1:LED_BY], "little")
+        return slot[HEAD:]
+    n = int.from_bytes(slot[1:HEAD], "little")
     into = course.room(lambda: bytearray(n) if data is None else data)
     return course.once(1, into, collective, as_bytes(into), root)
 
 
-def gather(comm: Any, obj: Any, root: int = 0) -> list[Any] | None:
+def gather(comm: Any, sendobj: Any, root: int = 0) -> list[Any] | None:
     """Gather objects. Collective over `comm`."""
-    data = dumps(obj)
+    data = dumps(sendobj)
     root = rank_of(comm, root)
     here = comm.rank == root
     start, largest = _largest(comm, len(data))
 
     def move(course: Course) -> tuple[Any, Any]:
         if (most := largest[0]) <= SMALL:
-            into = bytearray(comm.size * (HEAD + most) if here else 0)
+            into = bytearray(comm.size * (LENGTH + most) if here else 0)
             slots = as_bytes(_slot(data, most)), as_bytes(into) if here else None
             return course.once(0, into, comm.plain.Gather, *slots, root), most
         lengths = words(comm.size if here else 0)
@@ -164,20 +175,20 @@ def gather(comm: Any, obj: Any, root: int = 0) -> list[Any] | None:
     return _loads_each(into, sizes) if here else None
 
 
-def scatter(comm: Any, objs: Sequence[Any] | None, root: int = 0) -> Any:
+def scatter(comm: Any, sendobj: Sequence[Any] | None, root: int = 0) -> Any:
     """Scatter objects. Collective over `comm`."""
     root = rank_of(comm, root)
     here = comm.rank == root
-    parts = _dumps_each(objs, comm.size) if here else []
+    parts = _dumps_each(sendobj, comm.size) if here else []
     start, largest = _largest(comm, max(map(len, parts), default=0))
 
     def move(course: Course) -> Any:
         if (most := largest[0]) <= SMALL:
             slots = b"".join([_slot(part, most) for part in parts])
-            into = bytearray(HEAD + most)
+            into = bytearray(LENGTH + most)
             pair = as_bytes(slots) if here else None, as_bytes(into)
             into = course.once(0, into, comm.plain.Scatter, *pair, root)
-            return memoryview(into)[HEAD : HEAD + _length_in(into)]
+            return memoryview(into)[LENGTH : LENGTH + _length_in(into)]
         length, lengths = words(1), array("q", map(len, parts))
         each = lengths if here else None
         length = course.once(0, length, comm.plain.Scatter, each, length, root)
@@ -188,15 +199,15 @@ def scatter(comm: Any, objs: Sequence[Any] | None, root: int = 0) -> Any:
     return loads(Course(comm, "scatter", start).run(move))
 
 
-def allgather(comm: Any, obj: Any) -> list[Any]:
+def allgather(comm: Any, sendobj: Any) -> list[Any]:
     """Gather objects to all ranks. Collective over `comm`."""
-    return _to_all(comm, obj, "allgather", "Allgather", comm.size)
+    return _to_all(comm, sendobj, "allgather", "Allgather", comm.size)
 
 
-def neighbor_allgather(comm: Any, obj: Any) -> list[Any]:
+def neighbor_allgather(comm: Any, sendobj: Any) -> list[Any]:
     """Gather the neighbours' objects. Collective over `comm`."""
     names = "neighbor_allgather", "Neighbor_allgather"
-    return _to_all(comm, obj, *names, comm.indegree)
+    return _to_all(comm, sendobj, *names, comm.indegree)
 
 
 def _to_all(comm: Any, obj: Any, operation: str, method: str, n_in: int) -> list[Any]:
@@ -207,7 +218,7 @@ def _to_all(comm: Any, obj: Any, operation: str, method: str, n_in: int) -> list
 
     def move(course: Course) -> tuple[Any, Any]:
         if (most := largest[0]) <= SMALL:
-            into = bytearray(n_in * (HEAD + most))
+            into = bytearray(n_in * (LENGTH + most))
             slots = as_bytes(_slot(data, most)), as_bytes(into)
             return course.once(0, into, collective, *slots), most
         lengths, length = words(n_in), array("q", [len(data)])
@@ -219,15 +230,15 @@ def _to_all(comm: Any, obj: Any, operation: str, method: str, n_in: int) -> list
     return _loads_each(*Course(comm, operation, start).run(move))
 
 
-def alltoall(comm: Any, objs: Sequence[Any] | None) -> list[Any]:
+def alltoall(comm: Any, sendobj: Sequence[Any] | None) -> list[Any]:
     """Exchange objects between all ranks. Collective over `comm`."""
-    parts = _dumps_each(objs, comm.size)
+    parts = _dumps_each(sendobj, comm.size)
     return _all_to_all(comm, parts, "alltoall", "Alltoall", comm.size)
 
 
-def neighbor_alltoall(comm: Any, objs: Sequence[Any] | None) -> list[Any]:
+def neighbor_alltoall(comm: Any, sendobj: Sequence[Any] | None) -> list[Any]:
     """Exchange objects with the neighbours. Collective over `comm`."""
-    parts = _dumps_each(objs, comm.outdegree)
+    parts = _dumps_each(sendobj, comm.outdegree)
     names = "neighbor_alltoall", "Neighbor_alltoall"
     return _all_to_all(comm, parts, *names, comm.indegree)
 
@@ -242,7 +253,7 @@ def _all_to_all(
     def move(course: Course) -> tuple[Any, Any]:
         if (most := largest[0]) <= SMALL:
             slots = b"".join([_slot(part, most) for part in parts])
-            into = bytearray(n_in * (HEAD + most))
+            into = bytearray(n_in * (LENGTH + most))
             pair = as_bytes(slots), as_bytes(into)
             return course.once(0, into, collective, *pair), most
         sent, received = array("q", map(len, parts)), words(n_in)

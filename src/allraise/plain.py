@@ -205,13 +205,13 @@ def tell_plainly(*_arguments: object) -> Any:
 # There only where they are compiled: calls of MPI's own functions, see `direct`; and
 # methods, see `methods`.
 Reduction: Any = None
-Barrier: Any = None
+Entry: Any = None
 Look: Any = None
 Turnstile: Any = None
 Gated: Any = None
 
 # Of the compiled part. In an editable install it may be of another day.
-REVISION: Final = 10
+REVISION: Final = 11
 
 IS_COMPILED = False
 
@@ -224,7 +224,7 @@ if not TYPE_CHECKING and not is_pure():
             RUNNING, DEFAULT = _plain.RUNNING, _plain.DEFAULT
             Block, Side = _plain.Block, _plain.Side
             agree_plainly, begin_gate = _plain.agree_plainly, _plain.begin_gate
-            Reduction, Barrier, Look = _plain.Reduction, _plain.Barrier, _plain.Look
+            Reduction, Entry, Look = _plain.Reduction, _plain.Entry, _plain.Look
             LaneState, StandingState = _plain.LaneState, _plain.StandingState
             GateCount = _plain.GateCount
             Turnstile, Gated = _plain.Turnstile, _plain.Gated

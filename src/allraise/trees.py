@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from allraise.kinds import mpi, rank_of
 from allraise.lane import LEAKED
 from allraise.objects import as_bytes, dumps, loads
-from allraise.scalars import MAX_RANKS, reduce_numbers
+from allraise.scalars import reduce_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,11 +32,11 @@ INLINE = 4096
 WORD = 8
 
 
-def reduce(comm: Any, obj: Any, op: Op | None = None, root: int = 0) -> Any:
+def reduce(comm: Any, sendobj: Any, op: Op | None = None, root: int = 0) -> Any:
     """Reduce objects to `root`. Collective over `comm`."""
     root = rank_of(comm, root)
     link = Link(comm, "reduce")
-    result = _reduce_to_0(link, obj, _op(op))
+    result = _reduce_to_0(link, sendobj, _op(op))
     # To rank 0 first, whatever the root: operands stay in the order of ranks.
     if root != 0:
         if link.rank == 0:
@@ -46,15 +46,15 @@ def reduce(comm: Any, obj: Any, op: Op | None = None, root: int = 0) -> Any:
     return result if link.rank == root else None
 
 
-def allreduce(comm: Any, obj: Any, op: Op | None = None) -> Any:
+def allreduce(comm: Any, sendobj: Any, op: Op | None = None) -> Any:
     """Reduce objects to all ranks. Collective over `comm`."""
     op = _op(op)
-    if comm.size <= MAX_RANKS:
-        result = reduce_numbers(comm, obj, op)
+    if comm.slots is not None:
+        result = reduce_numbers(comm, sendobj, op)
         if result is not NotImplemented:
             return result
     link = Link(comm, "allreduce")
-    result = _reduce_to_0(link, obj, op)
+    result = _reduce_to_0(link, sendobj, op)
     # And down the same tree.
     mask = 1
     while mask < link.size and not link.rank & mask:
@@ -81,14 +81,14 @@ def _reduce_to_0(link: Link, obj: Any, op: Op) -> Any:
     return obj
 
 
-def scan(comm: Any, obj: Any, op: Op | None = None) -> Any:
+def scan(comm: Any, sendobj: Any, op: Op | None = None) -> Any:
     """Reduce over the ranks up to this one. Collective over `comm`."""
-    return _prefix(Link(comm, "scan"), obj, _op(op))[0]
+    return _prefix(Link(comm, "scan"), sendobj, _op(op))[0]
 
 
-def exscan(comm: Any, obj: Any, op: Op | None = None) -> Any:
+def exscan(comm: Any, sendobj: Any, op: Op | None = None) -> Any:
     """Reduce over the ranks below this one. Collective over `comm`."""
-    return _prefix(Link(comm, "exscan"), obj, _op(op))[1]
+    return _prefix(Link(comm, "exscan"), sendobj, _op(op))[1]
 
 
 def _prefix(link: Link, obj: Any, op: Op) -> tuple[Any, Any]:

@@ -89,6 +89,17 @@ def test_results_are_those_of_mpi4py(n_ranks):
     assert "ok" in run(n_ranks, "interrupt_same.py").stdout
 
 
+@pytest.mark.parametrize("n_ranks", [1, 2, 3, 5])
+@pytest.mark.parametrize("where", ["gate", "behind", "none", "mixed"])
+def test_small_collectives_give_what_mpi4py_gives(n_ranks, where):
+    """Whether they are done at the gate, behind it, or on some ranks in Python."""
+    assert f"ok {where}" in run(n_ranks, "interrupt_small.py", where).stdout
+
+
+def test_with_more_ranks_than_a_gate_has_slots_they_give_the_same():
+    assert "ok gate 239 24" in run(17, "interrupt_small.py", "gate").stdout
+
+
 def test_results_are_those_of_mpi4py_with_ulfm(way):
     """And where a revoke would wake."""
     assert "ok" in run(2, "interrupt_same.py", **way).stdout

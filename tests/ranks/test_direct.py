@@ -44,10 +44,10 @@ def vectors(*numbers):
 
 @compiled
 def test_the_functions_of_this_mpi_are_found():
-    assert len(direct._functions()) == 3
+    assert len(direct._functions()) == 5
     reduce = direct.reduction(MPI.COMM_WORLD, *vectors(1), MPI.INT64_T, MPI.MAX)
     assert isinstance(reduce, plain.Reduction)
-    assert isinstance(direct.barrier(MPI.COMM_WORLD), plain.Barrier)
+    assert isinstance(direct.entry(MPI.COMM_WORLD), plain.Entry)
     assert isinstance(direct.look(), plain.Look)
 
 
@@ -101,7 +101,7 @@ def test_a_communicator_with_methods_of_its_own_is_asked(own):
 
 
 def test_a_barrier_that_others_have_not_come_to_is_left_as_a_request(own, way):
-    start = direct.barrier(own)
+    start = direct.entry(own)
     others = own.Dup()
     watched = []
     if own.rank == 0:
@@ -117,13 +117,13 @@ def test_a_barrier_that_others_have_not_come_to_is_left_as_a_request(own, way):
 
 
 def test_a_barrier_that_is_called_returns_its_request(own, way):
-    request = direct.barrier(own)()
+    request = direct.entry(own)()
     assert isinstance(request, MPI.Request)
     request.Wait()
 
 
 def test_a_barrier_on_a_freed_communicator_is_an_exception(own, way):
-    start = direct.barrier(own)
+    start = direct.entry(own)
     own.Free()
     watched = []
     with pytest.raises(MPI.Exception) as raised:

@@ -220,7 +220,7 @@ def outcome(call, args):
         raise
     except Exception as error:
         return error
-    if request is not None:
+    if isinstance(request, MPI.Request):  # a look may return a number
         request.Free()
     return None
 
