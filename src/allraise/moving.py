@@ -161,15 +161,27 @@ class Course:
 
 
 def gated(
-    comm: Any, operation: str, collective: Any, args: tuple[Any, ...]
+    comm: Any,
+    operation: str,
+    collective: Any,
+    args: tuple[Any, ...],
+    tells: Any = (True,),
 ) -> Course | None:
     """Do a collective behind a gate.
 
     Collective over the communicator. Where all goes well, without a `Course`: to make
     one takes as long as the gate.
 
+    Args:
+        comm: The interruptible communicator.
+        operation: Named in an interruption.
+        collective: C code.
+        args: Of it.
+        tells: What it has filled; the first tells whether nothing follows.
+
     Returns:
-        If all went well, None; else how far this rank has come, past the gate.
+        If all went well and nothing follows, None; else how far this rank has come, past
+        the gate.
 
     Raises:
         BaseException: This rank did not pass the gate.
@@ -181,17 +193,39 @@ def gated(
         # Noted by what is no call: so no signal's handler comes in between.
         passed += starmap(comm.gate, ((comm, operation),))
         done += starmap(collective, (args,))
-        if passed[0] is None:
+        if passed[0] is None and tells[0]:
             return None
+        return Course(comm, operation).behind(done, passed[0])
     except BaseException as raised:
         if not passed:
             raise
         error = raised
-        try:
-            getrecursionlimit()  # the handler of a second signal runs here
-        except BaseException as second:
-            error = second
-    return Course(comm, operation).behind(done, passed[0], error)
+    return resumed(comm, operation, done, passed[0], error)
+
+
+def resumed(
+    comm: Any,
+    operation: str,
+    done: list[None],
+    late: BaseException | None,
+    error: BaseException,
+) -> Course:
+    """Return how far a rank has come that a signal's handler has stopped.
+
+    Not collective.
+
+    Args:
+        comm: The interruptible communicator.
+        operation: Named in an interruption.
+        done: A result, if the first collective was done.
+        late: What was raised at the gate, or None.
+        error: What was raised since.
+    """
+    try:
+        getrecursionlimit()  # the handler of a second signal runs here
+    except BaseException as second:
+        error = second
+    return Course(comm, operation).behind(done, late, error)
 
 
 def words(n: int) -> array[int]:

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import functools
 from array import array
-from itertools import accumulate
+from itertools import accumulate, starmap
 from typing import TYPE_CHECKING, Any
 
 from allraise.kinds import ZERO, mpi, rank_of
-from allraise.moving import Course, gated, words
+from allraise.moving import Course, gated, resumed, words
 from allraise.slots import HEAD, SLOT, pack
 
 if TYPE_CHECKING:
@@ -104,52 +104,63 @@ def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
     if root is not ZERO:
         root = rank_of(comm, root)
     data: Any = None
-    slot: Any = None
-    if comm.rank == root:
+    slots, here = comm.slots, comm.rank == root
+    if here:
         data = dumps(obj)
-        n = len(data)
-        slot = pack(n << 8 | (n <= FIRST), data)
-    slots = comm.slots
     if slots is None or not slots.is_at_gate:
-        args = (bytearray(SLOT) if slot is None else slot, SLOT, mpi().BYTE), root
-        course = gated(comm, "bcast", comm.plain.Bcast, args)
-        slot = args[0][0]
-        if course is None and slot[0]:
+        slot: Any = _led(data) if here else bytearray(SLOT)
+        args = (slot, SLOT, mpi().BYTE), root
+        course = gated(comm, "bcast", comm.plain.Bcast, args, slot)
+        if course is None:
             return loads(slot[HEAD:])
-    else:
-        mine = slots.mine
-        if slot is not None:
-            mine.data[:] = slot
-        late = comm.gate(comm, "bcast")
-        mine.words[0], course = 0, None
-        if late is not None:  # others are at a gate still, or done
-            raise late
-        slot = slots.found.data[SLOT * root : SLOT * (root + 1)]
-        if slot[0]:
-            return loads(slot[HEAD:])
-        args = (bytes(slot), SLOT, mpi().BYTE), root
-    course = Course(comm, "bcast").behind([None]) if course is None else course
-    return loads(course.run(functools.partial(_broadcast, args=args, data=data)))
+        return loads(course.run(_broadcast(slot, root, data)))
+    if here:
+        slots.mine.data[:] = _led(data)
+    found, at = slots.found.data, SLOT * root
+    passed: list[BaseException | None] = []
+    try:
+        try:
+            passed += starmap(comm.gate, ((comm, "bcast"),))  # as in `gated`
+            if passed[0] is None and found[at]:
+                return loads(found[at + HEAD : at + SLOT])
+            course = Course(comm, "bcast").behind([None], passed[0])
+        except BaseException as error:
+            if not passed or found[at]:  # nobody waits for this rank
+                raise
+            course = resumed(comm, "bcast", [None], passed[0], error)
+        return loads(course.run(_broadcast(found[at : at + SLOT], root, data)))
+    finally:
+        if here:  # not before: each gate brings the slot anew
+            slots.mine.words[0] = 0
 
 
-def _broadcast(course: Course, args: tuple[Any, int], data: Any) -> Any:
-    """Broadcast bytes, from where this rank has come to; return them.
+def _led(data: bytes) -> bytes:
+    """Return the slot of an object that is broadcast. Not collective."""
+    n = len(data)
+    return pack(n << 8 | (n <= FIRST), data)
 
-    Collective over the communicator of the course.
+
+def _broadcast(slot: Any, root: int, data: Any) -> Callable[[Course], Any]:
+    """Return what broadcasts bytes, from where a rank has come to.
+
+    Not collective. Calling it is collective over the communicator of the course.
 
     Args:
-        course: How far that is.
-        args: Of the first collective: the slot, and the root.
-        data: The bytes, on the root; else None.
+        slot: Where the first bytes are sent from, or to.
+        root: The rank that has them all.
+        data: They, on the root; else None.
     """
-    (slot, *_), root = args
-    collective = course.comm.plain.Bcast
-    course.once(0, slot, collective, *args)
-    if slot[0]:
-        return slot[HEAD:]
-    n = int.from_bytes(slot[1:HEAD], "little")
-    into = course.room(lambda: bytearray(n) if data is None else data)
-    return course.once(1, into, collective, as_bytes(into), root)
+
+    def move(course: Course) -> Any:
+        collective = course.comm.plain.Bcast
+        course.once(0, slot, collective, (slot, SLOT, mpi().BYTE), root)
+        if slot[0]:
+            return slot[HEAD:]
+        n = int.from_bytes(slot[1:HEAD], "little")
+        into = course.room(lambda: bytearray(n) if data is None else data)
+        return course.once(1, into, collective, as_bytes(into), root)
+
+    return move
 
 
 def gather(comm: Any, sendobj: Any, root: int = 0) -> list[Any] | None:
