@@ -18,7 +18,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCES = tuple(
     f"src/allraise/_{name}.c"
-    for name in ("plain", "gates", "gated", "direct", "outline")
+    for name in ("plain", "gates", "gated", "direct", "objects", "outline")
 )
 
 

@@ -19,9 +19,7 @@
 
 static PyObject *s_gate;
 
-/* What a slot begins with: bytes of data, what they are, and what the look has told.
-   Kinds as in `slots`. */
-#define HEAD 8
+/* In the word of a slot: bytes of data, what they are, and what the look has told. */
 enum { NOTHING, BCAST, ALLREDUCE };
 #define KIND_BITS 8
 #define TOLD_BITS 16
@@ -299,8 +297,8 @@ Gated_dealloc(Gated *self)
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
-static PyObject *
-Gated_get(PyObject *self, PyObject *instance, PyObject *Py_UNUSED(owner))
+PyObject *
+method_of(PyObject *self, PyObject *instance, PyObject *Py_UNUSED(owner))
 {
     return IS_NONE(instance) ? Py_NewRef(self) : PyMethod_New(self, instance);
 }
@@ -317,7 +315,7 @@ static PyTypeObject Gated_Type = {
     .tp_dictoffset = offsetof(Gated, dict),
     .tp_getattro = PyObject_GenericGetAttr,
     .tp_setattro = PyObject_GenericSetAttr,
-    .tp_descr_get = Gated_get,
+    .tp_descr_get = method_of,
     .tp_dealloc = (destructor)Gated_dealloc,
 };
 

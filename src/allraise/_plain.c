@@ -25,7 +25,7 @@
 
 /* Raised with each change that plain.py must know of: an editable install may hold a
    module of another day. */
-#define REVISION 11
+#define REVISION 12
 
 /* Of the vector that is reduced; `verdict` says what its numbers are. */
 enum { LENGTH = 8, SEVERITY = 0, PLACE = 2, DIGEST = 3, MINUS_DIGEST = 4 };
@@ -671,7 +671,7 @@ PyInit__plain(void)
         || PyModule_AddType(made, &Side_Type) < 0
         || PyModule_AddType(made, &Block_Type) < 0
         || add_direct(made) < 0 || add_gates(made) < 0 || add_gated(made) < 0
-        || add_outline(made) < 0
+        || add_objects(made) < 0 || add_outline(made) < 0
         || PyModule_AddObjectRef(made, "OPEN", OPEN) < 0
         || PyModule_AddObjectRef(made, "HASHES", HASHES) < 0
         || PyModule_AddObjectRef(made, "KNOWN", KNOWN) < 0

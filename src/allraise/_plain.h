@@ -39,8 +39,10 @@ int reduction_run(PyObject *reduction);
 int reduction_vectors(PyObject *reduction, PyObject *mine, PyObject *total,
                       long long **mine_at, long long **total_at);
 
-/* Of `slots`: the bytes of one, and with how many ranks a gate has them. */
+/* Of `slots`: the bytes of one, and of the word it begins with; and with how many ranks
+   a gate has them. */
 #define SLOT 128
+#define HEAD 8
 #define MAX_SLOTS 16
 
 /* This rank's slot, those of all, and how many those are: none, where a gate has none. */
@@ -60,11 +62,17 @@ int entry_begin(PyObject *entry, PyObject **request);
 /* Return the slots of what passes a gate, none if it is not a `Turnstile`. */
 Slots turnstile_slots(PyObject *gate);
 
+/* ---- _gated.c ---- */
+
+/* Bind what is called to an instance, as a function in Python. */
+PyObject *method_of(PyObject *self, PyObject *instance, PyObject *owner);
+
 /* ---- what each puts into the module; 0, or -1 with an error set ---- */
 
 int add_direct(PyObject *made);
 int add_gates(PyObject *made);
 int add_gated(PyObject *made);
+int add_objects(PyObject *made);
 int add_outline(PyObject *made);
 
 #endif

@@ -12,7 +12,8 @@ from typing import Any
 from allraise import objects, operations, pending, trees
 from allraise.calls import LOOKS, look_at_init
 from allraise.direct import at_gate
-from allraise.plain import Gated
+from allraise.kinds import mpi
+from allraise.plain import Broadcast, Gated
 from allraise.signals import signals_held_back
 
 
@@ -35,7 +36,7 @@ def method_of(  # noqa: PLR0911 - a table
     return _refused(name, "it is newer than this version of allraise")
 
 
-def _named(name: str, method: Any, doc: str) -> Any:
+def _named(name: str, method: Any, doc: str | None) -> Any:
     method.__name__ = name
     method.__qualname__ = f"Interruptible.{name}"
     method.__doc__ = doc
@@ -111,6 +112,10 @@ def _deriving(name: str) -> Any:
 
 
 def _of_objects(name: str) -> Any:
+    if name == "bcast" and Broadcast is not None:
+        method = Broadcast(objects.bcast, objects.broadcast_rest, mpi())
+        method.__wrapped__ = objects.bcast
+        return _named(name, method, objects.bcast.__doc__)
     return getattr(objects, name, None) or getattr(trees, name)
 
 

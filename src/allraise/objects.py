@@ -108,36 +108,64 @@ def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
     if here:
         data = dumps(obj)
     if slots is None or not slots.is_at_gate:
-        slot: Any = _led(data) if here else bytearray(SLOT)
-        args = (slot, SLOT, mpi().BYTE), root
-        course = gated(comm, "bcast", comm.plain.Bcast, args, slot)
-        if course is None:
-            return loads(slot[HEAD:])
-        return loads(course.run(_broadcast(slot, root, data)))
+        return _bcast_behind(comm, root, data)
+    found, at = slots.found.data, SLOT * root
     if here:
         slots.mine.data[:] = _led(data)
-    found, at = slots.found.data, SLOT * root
     passed: list[BaseException | None] = []
     try:
-        try:
-            passed += starmap(comm.gate, ((comm, "bcast"),))  # as in `gated`
-            if passed[0] is None and found[at]:
-                return loads(found[at + HEAD : at + SLOT])
-            course = Course(comm, "bcast").behind([None], passed[0])
-        except BaseException as error:
-            if not passed or found[at]:  # nobody waits for this rank
-                raise
-            course = resumed(comm, "bcast", [None], passed[0], error)
-        return loads(course.run(_broadcast(found[at : at + SLOT], root, data)))
+        passed += starmap(comm.gate, ((comm, "bcast"),))  # as in `gated`
+        if passed[0] is None and found[at]:
+            return loads(found[at + HEAD : at + SLOT])
+        course = Course(comm, "bcast").behind([None], passed[0])
+    except BaseException as error:
+        if not passed or found[at]:  # nobody waits for this rank
+            raise
+        course = resumed(comm, "bcast", [None], passed[0], error)
     finally:
-        if here:  # not before: each gate brings the slot anew
+        if here and found[at]:  # it says nothing but at its own gate
             slots.mine.words[0] = 0
+    return _bcast_rest(course, root, data)
+
+
+def broadcast_rest(comm: Any, root: int, data: Any, late: BaseException | None) -> Any:
+    """Broadcast what is longer than its slot, which has come; return the object.
+
+    Collective over `comm`.
+
+    Args:
+        comm: The interruptible communicator.
+        root: The rank that has the object.
+        data: Its bytes, on the root; else None.
+        late: What was raised at the gate, or None.
+    """
+    return _bcast_rest(Course(comm, "bcast").behind([None], late), root, data)
+
+
+def _bcast_rest(course: Course, root: int, data: Any) -> Any:
+    # The slot stays as it is until then, for each gate brings it anew.
+    slots = course.comm.slots
+    slot = slots.found.data[SLOT * root : SLOT * (root + 1)]
+    try:
+        return loads(course.run(_broadcast(slot, root, data)))
+    finally:
+        slots.mine.words[0] = 0
 
 
 def _led(data: bytes) -> bytes:
     """Return the slot of an object that is broadcast. Not collective."""
     n = len(data)
     return pack(n << 8 | (n <= FIRST), data)
+
+
+def _bcast_behind(comm: Any, root: int, data: Any) -> Any:
+    """Broadcast bytes, the first of them behind a gate; return the object."""
+    slot: Any = bytearray(SLOT) if data is None else _led(data)
+    args = (slot, SLOT, mpi().BYTE), root
+    course = gated(comm, "bcast", comm.plain.Bcast, args, slot)
+    if course is None:
+        return loads(slot[HEAD:])
+    return loads(course.run(_broadcast(slot, root, data)))
 
 
 def _broadcast(slot: Any, root: int, data: Any) -> Callable[[Course], Any]:

@@ -209,9 +209,10 @@ Entry: Any = None
 Look: Any = None
 Turnstile: Any = None
 Gated: Any = None
+Broadcast: Any = None
 
 # Of the compiled part. In an editable install it may be of another day.
-REVISION: Final = 11
+REVISION: Final = 12
 
 IS_COMPILED = False
 
@@ -228,5 +229,6 @@ if not TYPE_CHECKING and not is_pure():
             LaneState, StandingState = _plain.LaneState, _plain.StandingState
             GateCount = _plain.GateCount
             Turnstile, Gated = _plain.Turnstile, _plain.Gated
+            Broadcast = _plain.Broadcast
             tell_plainly = _plain.tell_plainly
             IS_COMPILED = True
