@@ -325,6 +325,7 @@ add_gated(PyObject *made)
     s_gate = PyUnicode_InternFromString("gate");
     if (s_gate == NULL || PyModule_AddType(made, &Gated_Type) < 0
         || PyModule_AddIntMacro(made, SLOT) < 0
+        || PyModule_AddIntMacro(made, HEAD) < 0
         || PyModule_AddIntMacro(made, MAX_SLOTS) < 0
         || PyModule_AddIntMacro(made, N_ROUNDED) < 0) {
         return -1;

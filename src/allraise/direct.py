@@ -75,23 +75,21 @@ def entry(comm: Any, slots: Slots | None = None) -> Callable[[], MPI.Request]:
         comm: The communicator.
         slots: What the ranks show each other at the gate, if that has slots.
     """
-    is_direct = _is_plain(comm) and _functions()
-    if slots is not None and slots.is_at_gate:
-        if not is_direct:
-            return functools.partial(comm.Iallgather, *slots.given)
-        _, start, test, exchange, _ = _functions()
-        (mine, _, byte), (found, *_) = slots.given
-        given: tuple[Any, ...] = exchange, byte.handle, mine, found
-    elif not is_direct:
+    shown = slots if slots is not None and slots.is_at_gate else None
+    if not (_is_plain(comm) and _functions()):
+        if shown is not None:
+            return functools.partial(comm.Iallgather, *shown.given)
         return comm.Ibarrier  # type: ignore[no-any-return]
-    else:
-        _, start, test, *_ = _functions()
-        given = ()
     from mpi4py import MPI
 
+    _, start, test, exchange, _ = _functions()
+    of_slots: tuple[Any, ...] = ()
+    if shown is not None:
+        (mine, *_), (found, *_) = shown.given
+        of_slots = exchange, MPI.BYTE.handle, MPI.COMM_NULL.handle, mine, found
     requests = MPI.Request.fromhandle, MPI.REQUEST_NULL
     place = _place_of(comm)
-    return Entry(start, test, comm, *place, *requests, MPI.Exception, *given)  # type: ignore[no-any-return]
+    return Entry(start, test, comm, *place, *requests, MPI.Exception, *of_slots)  # type: ignore[no-any-return]
 
 
 def at_gate(operation: str) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ import pytest
 from mpi4py import MPI
 
 import allraise
-from allraise import direct, plain
+from allraise import buffers, direct, plain, slots
 from allraise.plain import begin_gate
 from ranks.outcomes import fail_if
 
@@ -122,14 +122,63 @@ def test_a_barrier_that_is_called_returns_its_request(own, way):
     request.Wait()
 
 
-def test_a_barrier_on_a_freed_communicator_is_an_exception(own, way):
-    start = direct.entry(own)
+@pytest.mark.parametrize("has_slots", [False, True])
+def test_a_gate_on_a_freed_communicator_is_an_exception(own, way, has_slots):
+    if has_slots and not (plain.IS_COMPILED and way == "direct"):
+        pytest.skip("mpi4py calls Open MPI's MPI_Iallgather, which crashes")
+    start = direct.entry(own, slots.Slots(own.size) if has_slots else None)
     own.Free()
     watched = []
     with pytest.raises(MPI.Exception) as raised:
         begin_gate(start, watched)
     assert raised.value.Get_error_class() == MPI.ERR_COMM
     assert watched == []
+
+
+def test_a_gate_shows_each_rank_the_slots_of_all(own, way):
+    if own.size > slots.MAX_AT_GATE:
+        pytest.skip(f"a gate of {own.size} ranks has no slots")
+    shown = slots.Slots(own.size)
+    start = direct.entry(own, shown)
+    is_direct = way == "direct" and plain.IS_COMPILED
+    assert (type(start) is plain.Entry) == is_direct
+    for n in range(3):
+        shown.mine.words[:] = memoryview(array("q", [own.rank, n] * 8))
+        watched = []
+        if not begin_gate(start, watched):
+            watched[0].Wait()
+        assert shown.found.words.tolist() == [
+            word for rank in range(own.size) for word in [rank, n] * 8
+        ]
+
+
+@pytest.mark.mpi(min_size=2)
+def test_slots_are_exchanged_behind_a_gate_of_many_ranks(own, monkeypatch):
+    monkeypatch.setattr(slots, "MAX_AT_GATE", 0)
+    with allraise.guard(own, "step") as g:
+        shown = g.comm.slots
+        assert not shown.is_at_gate
+        shown.mine.words[3] = own.rank + 1
+        shown.exchange(g.comm, "exchange")
+        assert shown.found.words[3 :: slots.WORDS].tolist() == [
+            rank + 1 for rank in range(own.size)
+        ]
+
+
+@compiled
+def test_the_compiled_part_knows_the_slots():
+    made = allraise._plain
+    assert (slots.SLOT, slots.HEAD) == (made.SLOT, made.HEAD)
+    assert slots.MAX_AT_GATE == made.MAX_SLOTS
+    assert len({"f", "d"} & set(buffers.CODES[: made.N_ROUNDED])) == made.N_ROUNDED
+
+
+@compiled
+def test_slots_that_do_not_fit_are_refused(own):
+    shown = slots.Slots(own.size)
+    shown.given[0][0] = bytearray(8)
+    with pytest.raises(ValueError, match="no slots"):
+        direct.entry(own, shown)
 
 
 def test_a_look_tells_of_a_message_that_has_come(own, way, monkeypatch):
