@@ -138,8 +138,9 @@ class Interruptible:
     def _run_on(self, comm: Any) -> None:
         """Have a communicator of mpi4py's, and the gates of it. Not collective."""
         self.plain = comm
-        has_slots = comm and comm.size <= MAX_RANKS
-        self.slots = Slots(comm.size) if has_slots else None
+        self.slots = None
+        if comm and comm.size <= MAX_RANKS and not self._channel.revokes:
+            self.slots = Slots(comm.size)
         self._start = entry(comm, self.slots)
         self.gate = turnstile(self._channel, self._gates, self._start)
 
