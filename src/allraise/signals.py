@@ -13,6 +13,7 @@ import sys
 import threading
 from contextlib import suppress
 from functools import cache, partial
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -131,12 +132,15 @@ class signals_held_back:  # noqa: N801 reads as the block it is
         return self
 
     def _hold(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
+        if threading.get_ident() != threading.main_thread().ident:
             return
-        for number in ALL_SIGNALS:
+        # By C code: a loop in Python takes as long as all else that a failing rank does
+        # before it agrees, if others share its core.
+        handlers = map(_signal.getsignal, ALL_SIGNALS)
+        for number in compress(ALL_SIGNALS, map(callable, handlers)):
             handler = _signal.getsignal(number)
             if (
-                callable(handler)
+                callable(handler)  # still: a handler may have run
                 and id(handler) not in NEVER_RAISE
                 and handler != self._note
             ):
@@ -200,7 +204,8 @@ class signals_held_back:  # noqa: N801 reads as the block it is
             self._restore()
         finally:
             self._handlers.clear()
-            self._run_seen()
+            if self._seen:
+                self._run_seen()
 
     def _run_seen(self) -> None:
         raised: BaseException | None = None
