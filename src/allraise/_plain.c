@@ -25,7 +25,7 @@
 
 /* Raised with each change that plain.py must know of: an editable install may hold a
    module of another day. */
-#define REVISION 12
+#define REVISION 13
 
 /* Of the vector that is reduced; `verdict` says what its numbers are. */
 enum { LENGTH = 8, SEVERITY = 0, PLACE = 2, DIGEST = 3, MINUS_DIGEST = 4 };
@@ -482,31 +482,57 @@ has_begun(const Ending *ending)
            != ending->opened;
 }
 
+/* Let what a signal's handler has raised come from what the region had ended with;
+   takes the reference of the first, and returns the one on top. */
+static PyObject *
+put_on_top(PyObject *error, PyObject *exc)
+{
+    PyObject *module, *result = NULL;
+
+    for (int n = 0; exc != Py_None && result == NULL && n < MAX_TRIES; n++) {
+        module = PyImport_ImportModule("allraise.chains");
+        result = module ? PyObject_CallMethod(module, "put_on_top", "OO", error, exc)
+                        : NULL;
+        Py_XDECREF(module);
+        if (result == NULL) { /* another handler */
+            PyObject *newer = take_error();
+            if (newer != error) {
+                PyException_SetContext(newer, error);
+                error = newer;
+            }
+            else {
+                Py_DECREF(newer);
+            }
+        }
+    }
+    Py_XDECREF(result);
+    return error;
+}
+
 /* End a region, again where a signal's handler has raised before that began: what it
    raised is the rank's failure then. */
 static PyObject *
 end_slowly(const Ending *ending, PyObject *type, PyObject *exc, PyObject *traceback)
 {
-    PyObject *error = NULL, *result;
+    PyObject *error = Py_NewRef(exc), *result;
 
     Py_INCREF(traceback);
     for (int n = 0;; n++) {
         give_room(ROOM);
-        result = end_region(ending, type, exc, traceback);
+        result = end_region(ending, type, error, traceback);
         give_room(-ROOM);
         if (result != NULL || has_begun(ending) || n >= MAX_TRIES) {
             break;
         }
-        Py_XSETREF(error, take_error());
+        Py_SETREF(error, put_on_top(take_error(), error));
         type = (PyObject *)Py_TYPE(error);
-        exc = error;
         Py_SETREF(traceback, PyException_GetTraceback(error));
         if (traceback == NULL) {
             traceback = Py_NewRef(Py_None);
         }
     }
     Py_DECREF(traceback);
-    Py_XDECREF(error);
+    Py_DECREF(error);
     return result;
 }
 
@@ -598,14 +624,18 @@ static PyObject *
 agree_plainly(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args)
 {
     Side *side;
-    PyObject *opened, *result;
+    PyObject *opened, *result, *exc;
     Ending ending;
     long long place;
 
-    if (n_args != 6) {
+    if (n_args != 7) {
         PyErr_SetString(PyExc_TypeError,
-                        "agree_plainly takes a function and five arguments");
+                        "agree_plainly takes a function and six arguments");
         return NULL;
+    }
+    exc = args[6];
+    if (exc != Py_None && !PyExceptionInstance_Check(exc)) {
+        Py_RETURN_NOTIMPLEMENTED; /* Python is to say what is wrong */
     }
     Given given = {args[1], args[2], args[3], args[4], args[5]};
     side = checked_before(&given, &place);
@@ -616,14 +646,15 @@ agree_plainly(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_a
         return PyErr_Occurred() ? NULL : Py_NewRef(Py_NotImplemented);
     }
     open_region(side, Py_NewRef(opened));
-    if (IS_NONE(side->comm) || succeeds(side, opened, place)) {
+    if (exc == Py_None
+        && (IS_NONE(side->comm) || succeeds(side, opened, place))) {
         close_region(side, opened);
         Py_DECREF(opened);
         Py_RETURN_NONE;
     }
     ending = (Ending){.leave = args[0], .opened = opened};
     ending.place = PyLong_FromLongLong(place);
-    result = ending.place ? end_slowly(&ending, Py_None, Py_None, Py_None) : NULL;
+    result = ending.place ? end_slowly(&ending, Py_None, exc, Py_None) : NULL;
     Py_XDECREF(ending.place);
     Py_DECREF(opened);
     return result;

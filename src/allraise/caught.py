@@ -69,10 +69,9 @@ def collect(
 
     Success costs one ``Allreduce`` of 8 int64 (64 bytes).
     """
-    if exc is None:
-        outcome = agree_plainly(leave, comm, step, root, everywhere, timeout)
-        if outcome is not NotImplemented:
-            return _told(outcome)
+    outcome = agree_plainly(leave, comm, step, root, everywhere, timeout, exc)
+    if outcome is not NotImplemented:
+        return _told(outcome)
     entered: Any = None
     close: Callable[..., BaseException | None] = leave
     place = 0

@@ -149,7 +149,7 @@ def agree_plainly(*_arguments: object) -> Any:
 
     Args:
         _arguments: `agreement.leave`, for what goes wrong; comm, step, root,
-            everywhere and timeout, as a user has given them.
+            everywhere, timeout and exc, as a user has given them.
 
     Returns:
         What `agreement.leave` returned, or None as it would; ``NotImplemented`` if
@@ -212,7 +212,7 @@ Gated: Any = None
 Broadcast: Any = None
 
 # Of the compiled part. In an editable install it may be of another day.
-REVISION: Final = 12
+REVISION: Final = 13
 
 IS_COMPILED = False
 
