@@ -54,6 +54,10 @@ _LEFT_OUT: Final = "[message and stack left out: too many different failures]"
 
 Variant = tuple[bytes, tuple[bytes, ...]]
 
+# What a shape and its variant, and a rank and its origin are made of.
+_OF_VARIANT: Final = (bytes, bytes, tuple)
+_OF_ORIGIN: Final = (int, str, int, float)
+
 
 def record_of(
     shape: bytes, variant: Variant, origin: tuple[str, int, float] = NOWHERE
@@ -115,6 +119,8 @@ class Bundle:
         bundle = cls()
         shape, variant, bodies, bundle._origins[rank] = packed
         bundle._shapes[shape] = {(variant, bodies): [(rank, rank)]}
+        bundle._n_variants = 1
+        bundle._n_bytes = len(shape) + len(variant) + sum(map(len, bodies))
         return bundle
 
     def add(self, ranks: RankSet, record: Record) -> None:
@@ -154,9 +160,12 @@ class Bundle:
         merged = cls()
         taken: set[int] = set()
         for bundle in bundles:
-            known = set(bundle.ranks)
+            known = bundle.numbers()
             overlap = taken & known
             taken |= known
+            if not overlap and (not capped or merged._has_room_for(bundle)):
+                merged._add_all(bundle)
+                continue
             for shape, variant, ranges in bundle.held():
                 left: Sequence[tuple[int, int]] = ranges
                 if overlap:
@@ -183,6 +192,32 @@ class Bundle:
             variants[variant] = list(ranges)
             self._n_variants += 1
             self._n_bytes += len(variant[0]) + sum(map(len, variant[1]))
+
+    def _has_room_for(self, bundle: Bundle) -> bool:
+        """Tell whether all of another one fits, whatever both have in common."""
+        return (
+            self._n_variants + bundle._n_variants <= MAX_VARIANTS
+            and self._n_bytes + bundle._n_bytes < MAX_BUNDLE_BYTES
+            and len(self._shapes) + len(bundle._shapes) <= MAX_SHAPES
+            and len(self._origins) + len(bundle.origins) <= MAX_ORIGINS
+        )
+
+    def _add_all(self, bundle: Bundle) -> None:
+        """Take in the failures of other ranks. The root does while all wait."""
+        for shape, variants in bundle._shapes.items():
+            mine = self._shapes.get(shape)
+            if mine is None:
+                mine = self._shapes[shape] = {}
+                self._n_bytes += len(shape)
+            for variant, ranges in variants.items():
+                if variant in mine:
+                    mine[variant] += ranges
+                else:
+                    mine[variant] = [*ranges]
+                    self._n_variants += 1
+                    self._n_bytes += len(variant[0]) + sum(map(len, variant[1]))
+        for rank, origin in bundle.origins.items():
+            self._origins.setdefault(rank, origin)
 
     def _add_or_spill(
         self,
@@ -240,6 +275,15 @@ class Bundle:
             for pair in ranges
         )
 
+    def numbers(self) -> set[int]:
+        """Return the ranks that failed, in no order."""
+        found: set[int] = set()
+        for variants in self._shapes.values():
+            for ranges in variants.values():
+                for first, last in ranges:
+                    found.update(range(first, last + 1))
+        return found
+
     def only(self, rank: int, renamed: int | None = None) -> Bundle:
         """Return the failure of one rank alone, perhaps under another number."""
         found = Bundle()
@@ -288,6 +332,8 @@ class Bundle:
             for shape, variant, ranges in self.held():
                 found._add(whole.get(shape, shape), variant, ranges)
         found._origins = self._origins
+        found._n_variants = sum(map(len, found._shapes.values()))
+        found._n_bytes = self._n_bytes + sum(map(len, whole.values()))  # or less
         return found
 
     def records(self) -> Iterator[tuple[RankSet, Record]]:
@@ -341,14 +387,18 @@ class Bundle:
         try:
             shapes, origins = load_compressed(data)
             bundle = cls()
+            # A call less for each of its ranks: the root does this while all wait.
             for shape, variants in shapes:
                 for text, bodies, ranges in variants:
-                    check_types((bytes, shape), (bytes, text), (tuple, bodies))
-                    check_types(*zip(repeat(bytes), bodies))
+                    if (type(shape), type(text), type(bodies)) != _OF_VARIANT:
+                        check_types((bytes, shape), (bytes, text), (tuple, bodies))
+                    if bodies:
+                        check_types(*zip(repeat(bytes), bodies))
                     check_ranges(ranges)
                     bundle._add(shape, (text, bodies), ranges)
             for rank, (host, pid, time) in origins.items():
-                check_types((int, rank), (str, host), (int, pid), (float, time))
+                if (type(rank), type(host), type(pid), type(time)) != _OF_ORIGIN:
+                    check_types((int, rank), (str, host), (int, pid), (float, time))
                 bundle._origins[rank] = (host, pid, time)
         except WireError:
             raise
