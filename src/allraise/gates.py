@@ -3,7 +3,7 @@
 Owns the arithmetic of the waking protocol and nothing else: no MPI, no waiting.
 
 A collective on an interruptible communicator is preceded by a *gate*, an
-``Ibarrier`` that can be given up. "Look for an error, then block" is a race:
+``Ibarrier`` (or what else waits for all, see `slots`) that can be given up. "Look for an error, then block" is a race:
 one rank leaves the gate and enters the real collective, another sees the error
 first and gives up, and the first waits for ever. So gates are numbered, and an
 announcement of a failure carries, for each communicator, how many gates its
