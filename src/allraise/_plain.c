@@ -21,11 +21,12 @@
    One GIL: a build of Python without one gets none of this (see hatch_build.py). */
 
 #include "_plain.h"
+#include <stdint.h>
 #include <string.h>
 
 /* Raised with each change that plain.py must know of: an editable install may hold a
    module of another day. */
-#define REVISION 13
+#define REVISION 14
 
 /* Of the vector that is reduced; `verdict` says what its numbers are. */
 enum { LENGTH = 8, SEVERITY = 0, PLACE = 2, DIGEST = 3, MINUS_DIGEST = 4 };
@@ -81,6 +82,13 @@ cell_here(void)
 
 /* ---- Side ---- */
 
+/* The side found last, borrowed, and the handle of its communicator; and where in a
+   communicator of mpi4py's that is, of how many bytes: 0 until that is known. To ask
+   mpi4py for the handle takes half as long as to make a guard. */
+static Side *LAST;
+static uintptr_t LAST_HANDLE;
+static Py_ssize_t HANDLE_OFFSET, HANDLE_WIDTH;
+
 #define SIDE_OBJECTS(VISIT) \
     VISIT(innermost) VISIT(settled) VISIT(comm) VISIT(reduce) VISIT(mine) \
     VISIT(total) VISIT(tried)
@@ -107,6 +115,7 @@ static void
 Side_dealloc(Side *self)
 {
     PyObject_GC_UnTrack(self);
+    LAST = self == LAST ? NULL : LAST;
     Side_clear(self);
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
@@ -149,13 +158,60 @@ typedef struct {
     PyObject *comm, *step, *root, *everywhere, *timeout;
 } Given;
 
+PyDoc_STRVAR(read_handles_at_doc,
+             "Say so many bytes into a communicator is its handle, of so many bytes.");
+
+static PyObject *
+read_handles_at(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    Py_ssize_t offset, width;
+
+    if (!PyArg_ParseTuple(args, "nn", &offset, &width)) {
+        return NULL;
+    }
+    if (offset < (Py_ssize_t)sizeof(PyObject) || width < 1
+        || width > (Py_ssize_t)sizeof(uintptr_t)) {
+        PyErr_SetString(PyExc_ValueError, "no place of a handle");
+        return NULL;
+    }
+    HANDLE_OFFSET = offset;
+    HANDLE_WIDTH = width;
+    Py_RETURN_NONE;
+}
+
+/* Return this rank's side on a communicator of mpi4py's, borrowed, or NULL with no error
+   set. */
+static Side *
+known_side(PyObject *comm)
+{
+    uintptr_t here = 0;
+    PyObject *handle, *found;
+
+    if (HANDLE_WIDTH) {
+        memcpy(&here, (char *)comm + HANDLE_OFFSET, (size_t)HANDLE_WIDTH);
+        if (LAST != NULL && here == LAST_HANDLE && !LAST->closed) {
+            return LAST;
+        }
+    }
+    handle = PyObject_GetAttr(comm, s_handle);
+    found = handle ? PyDict_GetItemWithError(KNOWN, handle) : NULL;
+    Py_XDECREF(handle);
+    PyErr_Clear();
+    if (found == NULL || !PyObject_TypeCheck(found, &Side_Type)) {
+        return NULL;
+    }
+    LAST = (Side *)found;
+    LAST_HANDLE = here;
+    return LAST;
+}
+
 /* Return this rank's side, borrowed, if the arguments are plain and known to be right;
    else NULL with no error set. A communicator that is known was checked before. */
 static Side *
 checked_before(const Given *given, long long *place)
 {
     PyObject *comm = OR_NONE(given->comm), *everywhere = given->everywhere;
-    PyObject *handle, *found;
+    Side *side;
     long long root = 0;
 
     if (!IS_NONE(given->timeout) || PyList_GET_SIZE(DEFAULT) != 1
@@ -171,70 +227,89 @@ checked_before(const Given *given, long long *place)
     if (!PyObject_TypeCheck(comm, (PyTypeObject *)PyList_GET_ITEM(RUNNING, 0))) {
         return NULL;
     }
-    handle = PyObject_GetAttr(comm, s_handle);
-    found = handle ? PyDict_GetItemWithError(KNOWN, handle) : NULL;
-    Py_XDECREF(handle);
+    side = known_side(comm);
     if (given->root != NULL) {
         root = PyLong_AsLongLong(given->root);
+        PyErr_Clear();
     }
-    PyErr_Clear();
-    if (found == NULL || !PyObject_TypeCheck(found, &Side_Type) || root < 0
-        || root >= ((Side *)found)->size) {
+    if (side == NULL || root < 0 || root >= side->size) {
         return NULL;
     }
     *place = everywhere == Py_True ? root + EVERYWHERE : root;
-    return (Side *)found;
+    return side;
 }
 
-/* Read the arguments of a guard. Returns 0 where Python is to say what is wrong. */
+/* Read an argument of a guard that has a name. Returns 0 where Python is to say what is
+   wrong. */
+static int
+read_named(Given *given, PyObject *name, PyObject *value)
+{
+    /* Names in a program's text are interned, so the same object. */
+    PyObject **place = name == s_comm         ? &given->comm
+                       : name == s_step       ? &given->step
+                       : name == s_root       ? &given->root
+                       : name == s_everywhere ? &given->everywhere
+                       : name == s_timeout    ? &given->timeout
+                                              : NULL;
+    if (place == NULL || *place != NULL) {
+        return 0;
+    }
+    *place = value;
+    return 1;
+}
+
+/* Read the arguments of a guard. Returns 0 as the one above. */
 static int
 read_given(PyObject *args, PyObject *kwargs, Given *given)
 {
     PyObject *name, *value;
     Py_ssize_t n_args = PyTuple_GET_SIZE(args), at = 0;
 
-    *given = (Given){NULL, NULL, NULL, NULL, NULL};
+    *given = (Given){0};
     if (n_args > 2) {
         return 0;
     }
     given->comm = n_args > 0 ? PyTuple_GET_ITEM(args, 0) : NULL;
     given->step = n_args > 1 ? PyTuple_GET_ITEM(args, 1) : NULL;
     while (kwargs != NULL && PyDict_Next(kwargs, &at, &name, &value)) {
-        /* Names in a program's text are interned, so the same object. */
-        PyObject **place = name == s_comm         ? &given->comm
-                           : name == s_step       ? &given->step
-                           : name == s_root       ? &given->root
-                           : name == s_everywhere ? &given->everywhere
-                           : name == s_timeout    ? &given->timeout
-                                                  : NULL;
-        if (place == NULL || *place != NULL) {
+        if (!read_named(given, name, value)) {
             return 0;
         }
-        *place = value;
     }
     return 1;
 }
 
 /* ---- Block ---- */
 
+/* Make a block ready if its arguments are known to be right. Returns 1, or 0 if not. */
+static int
+fill_block(Block *self, const Given *given)
+{
+    long long place;
+    Side *side = checked_before(given, &place);
+    PyObject *packed = side ? PyLong_FromLongLong(place) : NULL;
+
+    if (packed == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    Py_XSETREF(self->entered, Py_NewRef(Py_None));
+    Py_XSETREF(self->timeout, Py_NewRef(Py_None));
+    Py_XSETREF(self->private, Py_NewRef((PyObject *)side));
+    Py_XSETREF(self->place, packed);
+    Py_XSETREF(self->comm, Py_NewRef(OR_NONE(given->comm)));
+    Py_XSETREF(self->step,
+               given->step ? Py_NewRef(given->step) : PyUnicode_FromString(""));
+    return 1;
+}
+
 static int
 Block_init(Block *self, PyObject *args, PyObject *kwargs)
 {
     Given given;
-    Side *side;
-    PyObject *packed, *method, *result;
-    long long place;
+    PyObject *method, *result;
 
-    if (read_given(args, kwargs, &given)
-        && (side = checked_before(&given, &place)) != NULL
-        && (packed = PyLong_FromLongLong(place)) != NULL) {
-        Py_XSETREF(self->entered, Py_NewRef(Py_None));
-        Py_XSETREF(self->timeout, Py_NewRef(Py_None));
-        Py_XSETREF(self->private, Py_NewRef((PyObject *)side));
-        Py_XSETREF(self->place, packed);
-        Py_XSETREF(self->comm, Py_NewRef(OR_NONE(given.comm)));
-        Py_XSETREF(self->step,
-                   given.step ? Py_NewRef(given.step) : PyUnicode_FromString(""));
+    if (read_given(args, kwargs, &given) && fill_block(self, &given)) {
         return 0;
     }
     method = PyObject_GetAttr((PyObject *)self, s_init);
@@ -242,6 +317,68 @@ Block_init(Block *self, PyObject *args, PyObject *kwargs)
     Py_XDECREF(method);
     Py_XDECREF(result);
     return result == NULL ? -1 : 0;
+}
+
+/* Call a class as `type.__call__` does, with the arguments packed for it. */
+static PyObject *
+call_packed(PyObject *type, PyObject *const *args, Py_ssize_t n_args, PyObject *names)
+{
+    Py_ssize_t n_names = names ? PyTuple_GET_SIZE(names) : 0;
+    PyObject *packed = PyTuple_New(n_args), *named = PyDict_New(), *made = NULL;
+
+    for (Py_ssize_t i = 0; i < n_args && packed != NULL; i++) {
+        PyTuple_SET_ITEM(packed, i, Py_NewRef(args[i]));
+    }
+    for (Py_ssize_t i = 0; i < n_names && named != NULL; i++) {
+        if (PyDict_SetItem(named, PyTuple_GET_ITEM(names, i), args[n_args + i]) < 0) {
+            Py_CLEAR(named);
+        }
+    }
+    if (packed != NULL && named != NULL) {
+        made = PyType_Type.tp_call(type, packed, named);
+    }
+    Py_XDECREF(packed);
+    Py_XDECREF(named);
+    return made;
+}
+
+static PyObject *
+make_block(PyObject *callable, PyObject *const *args, size_t n_given, PyObject *names)
+{
+    PyTypeObject *type = (PyTypeObject *)callable;
+    Py_ssize_t n_args = PyVectorcall_NARGS(n_given);
+    Given given = {.comm = n_args > 0 ? args[0] : NULL,
+                   .step = n_args > 1 ? args[1] : NULL};
+    /* Unless somebody has put other methods in their place since. */
+    int is_plain = n_args <= 2 && type->tp_new == PyType_GenericNew
+                   && type->tp_init == (initproc)Block_init;
+    PyObject *made;
+
+    for (Py_ssize_t i = 0; names && i < PyTuple_GET_SIZE(names) && is_plain; i++) {
+        is_plain = read_named(&given, PyTuple_GET_ITEM(names, i), args[n_args + i]);
+    }
+    if (is_plain) {
+        made = type->tp_alloc(type, 0);
+        if (made == NULL || fill_block((Block *)made, &given)) {
+            return made;
+        }
+        Py_DECREF(made);
+    }
+    return call_packed(callable, args, n_args, names);
+}
+
+PyDoc_STRVAR(call_directly_doc,
+             "Have a class of blocks called without its arguments packed.");
+
+static PyObject *
+call_directly(PyObject *Py_UNUSED(module), PyObject *type)
+{
+    if (!PyType_Check(type) || !PyType_IsSubtype((PyTypeObject *)type, &Block_Type)) {
+        PyErr_SetString(PyExc_TypeError, "takes a class of blocks");
+        return NULL;
+    }
+    ((PyTypeObject *)type)->tp_vectorcall = make_block; /* of this one: none inherits it */
+    return Py_NewRef(type);
 }
 
 /* Return a region that can be opened as nothing is special; NULL where something is,
@@ -663,6 +800,8 @@ agree_plainly(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_a
 static PyMethodDef functions[] = {
     {"agree_plainly", (PyCFunction)(void (*)(void))agree_plainly, METH_FASTCALL,
      agree_plainly_doc},
+    {"call_directly", call_directly, METH_O, call_directly_doc},
+    {"read_handles_at", read_handles_at, METH_VARARGS, read_handles_at_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -15,7 +15,7 @@ from allraise.agreement import enter, leave, wake_from_now_on
 from allraise.arguments import check_arguments, checked_before, locate
 from allraise.chains import put_on_top
 from allraise.nesting import is_open
-from allraise.plain import IS_COMPILED, Block, Signature
+from allraise.plain import IS_COMPILED, Block, Signature, call_directly
 from allraise.registry import resolve_comm
 from allraise.verdict import EVERYWHERE, place_of
 
@@ -254,6 +254,9 @@ class guard(Block):  # noqa: N801 reads as the block it is
                 raise
 
         return cast("F", guarded)
+
+
+call_directly(guard)
 
 
 def _make(cls: type[guard], *given: Any, **options: Any) -> guard:

@@ -202,6 +202,20 @@ def tell_plainly(*_arguments: object) -> Any:
     return None
 
 
+def call_directly(cls: type[Any]) -> type[Any]:
+    """Have a class of blocks called without its arguments packed. Not collective."""
+    return cls
+
+
+def read_handles_at(_offset: int, _width: int) -> None:
+    """Say where in a communicator of mpi4py's its handle is. Not collective.
+
+    Args:
+        _offset: So many bytes into the object.
+        _width: Of how many bytes.
+    """
+
+
 # There only where they are compiled: calls of MPI's own functions, see `direct`; and
 # methods, see `methods`.
 Reduction: Any = None
@@ -212,7 +226,7 @@ Gated: Any = None
 Broadcast: Any = None
 
 # Of the compiled part. In an editable install it may be of another day.
-REVISION: Final = 13
+REVISION: Final = 14
 
 IS_COMPILED = False
 
@@ -230,5 +244,6 @@ if not TYPE_CHECKING and not is_pure():
             GateCount = _plain.GateCount
             Turnstile, Gated = _plain.Turnstile, _plain.Gated
             Broadcast = _plain.Broadcast
-            tell_plainly = _plain.tell_plainly
+            tell_plainly, call_directly = _plain.tell_plainly, _plain.call_directly
+            read_handles_at = _plain.read_handles_at
             IS_COMPILED = True

@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from allraise.plain import KNOWN, RUNNING
+from allraise.plain import KNOWN, RUNNING, read_handles_at
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -89,6 +89,9 @@ def register(comm: MPI.Intracomm, private: Private) -> None:
 
     RUNNING[:] = MPI.Intracomm, MPI.COMM_WORLD  # noqa: TID251 to be found, not used
     if _keyval is None:
+        world = RUNNING[1]
+        offset = MPI._addressof(world) - id(world)  # noqa: SLF001 - documented
+        read_handles_at(offset, MPI._sizeof(world))  # noqa: SLF001
         # No copy callback: a duplicate of the user's communicator gets a
         # private one of its own.
         _keyval = MPI.Comm.Create_keyval(delete_fn=_user_freed)
