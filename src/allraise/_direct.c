@@ -1,8 +1,9 @@
 /* MPI's own functions, called without mpi4py in between; see direct.py.
 
    Owns `Reduction`, an Allreduce of two arrays that are always the same, and `Entry`,
-   an Ibarrier or Iallgather that most often needs no request of mpi4py's. mpi4py looks at each
-   argument of each call anew, which takes as long as the Allreduce of two ranks.
+   an Ibarrier or Iallgather that most often needs no request of mpi4py's. mpi4py looks
+   at each argument of each call anew, which takes as long as the Allreduce of two
+   ranks.
 
    No header of an MPI is needed, and none is used: the functions come as addresses,
    from the library that mpi4py runs on, and the handles as numbers. Those are `int` in
@@ -311,12 +312,13 @@ entry_begin(PyObject *entry, PyObject **request)
 {
     Entry *self = (Entry *)entry;
     Handle handle = 0;
-    int code, is_open = 0;
+    int code, is_begun, is_open = 0;
 
     Py_INCREF(self);
     Py_BEGIN_ALLOW_THREADS
     code = begin(self, &handle);
-    if (code == 0) {
+    is_begun = code == 0;
+    if (is_begun) {
         code = test_for(self->test, &handle, &is_open);
     }
     Py_END_ALLOW_THREADS
@@ -328,6 +330,9 @@ entry_begin(PyObject *entry, PyObject **request)
     }
     else {
         *request = Py_NewRef(self->null);
+    }
+    if (*request == NULL && is_begun) {
+        return ENTRY_LOST; /* with the reference: MPI may still write to the slots */
     }
     Py_DECREF(self);
     return *request == NULL ? -1 : is_open;

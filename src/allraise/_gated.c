@@ -66,9 +66,9 @@ memory_of(PyObject *spec)
 
 /* Copy what is given into this rank's slot. The look has compared the lengths: without
    any, it is MPI.IN_PLACE, and the result's memory has it. Returns 1, or 0 with no error
-   set. */
+   set: also where a reduction is given its result's memory, which MPI refuses. */
 static int
-copy_given(PyObject *spec, const Offer *offer)
+copy_given(const Gated *self, PyObject *spec, const Offer *offer)
 {
     Py_buffer given;
     int is_right;
@@ -77,7 +77,9 @@ copy_given(PyObject *spec, const Offer *offer)
         PyErr_Clear();
         return 0;
     }
-    is_right = given.len == 0 || given.len == offer->into.len;
+    is_right = given.len == 0
+               || (given.len == offer->into.len
+                   && (self->kind == BCAST || given.buf != offer->into.buf));
     if (is_right) {
         memcpy(offer->slots.mine + HEAD, given.len ? given.buf : offer->into.buf,
                (size_t)offer->into.len);
@@ -101,7 +103,7 @@ make_offer(const Gated *self, Offer *offer, PyObject *told, PyObject *const *arg
         PyErr_Clear();
         return;
     }
-    if (offer->into.len <= SLOT - HEAD && copy_given(args[1], offer)) {
+    if (offer->into.len <= SLOT - HEAD && copy_given(self, args[1], offer)) {
         offer->word = (number << TOLD_BITS) | (self->kind << KIND_BITS)
                       | offer->into.len;
         memcpy(offer->slots.mine, &offer->word, HEAD);
@@ -259,7 +261,10 @@ read_reduction(Gated *self, PyObject *reduce, PyObject *ops, PyObject *types,
             return -1;
         }
     }
-    return self->reduce != NULL && !PyErr_Occurred() ? 0 : -1;
+    if (self->reduce == NULL && !PyErr_Occurred()) {
+        PyErr_SetString(PyExc_ValueError, "no function");
+    }
+    return PyErr_Occurred() ? -1 : 0;
 }
 
 static PyObject *

@@ -205,10 +205,13 @@ Turnstile_call(PyObject *callable, PyObject *const *args, size_t n_given,
     gates->entered++;
     is_open = entry_begin(self->entry, &request);
     if (is_open < 0) {
-        gates->entered--;
+        gates->entered -= is_open != ENTRY_LOST;
         return NULL;
     }
     result = is_open ? Py_NewRef(Py_None) : wait_at_gate(args[0], args[1], request);
+    if (result == NULL) {
+        Py_INCREF(self->entry); /* for good: MPI may still write to its slots */
+    }
     Py_DECREF(request);
     return result;
 }

@@ -11,11 +11,13 @@
 #include "_plain.h"
 #include <string.h>
 
-static PyObject *s_gate, *s_rank, *s_pickle, *s_dumps, *s_loads, *s_bcast;
+static PyObject *s_gate, *s_rank, *s_pickle, *s_dumps, *s_loads, *s_bcast, *s_root;
 
-/* Of a slot, as in `objects`: in the first byte whether this is all, in the next how
-   many bytes there are. */
-#define COUNT_BITS 8
+/* Of the word of a slot, as in `objects`: whether the slot has all, what it is of, and
+   how many bytes there are. */
+#define IS_ALL 1
+#define OF_BROADCAST (3 << 8)
+#define COUNT_BITS 16
 
 typedef struct {
     PyObject_HEAD
@@ -36,8 +38,7 @@ call_pickle(const Broadcast *self, PyObject *name, PyObject *argument)
     return result;
 }
 
-/* Put an object into this rank's slot. Returns its bytes; NULL with an error set, or
-   with none if they are of another type. */
+/* Put an object into this rank's slot. Returns its bytes, or NULL with an error set. */
 static PyObject *
 put_in_slot(const Broadcast *self, const Slots *slots, PyObject *object)
 {
@@ -45,28 +46,34 @@ put_in_slot(const Broadcast *self, const Slots *slots, PyObject *object)
     long long word;
     Py_ssize_t n;
 
-    if (data != NULL && !PyBytes_CheckExact(data)) {
-        Py_CLEAR(data);
+    if (data != NULL && !PyBytes_CheckExact(data)) { /* of a pickle of the user's */
+        Py_SETREF(data, PyBytes_FromObject(data));
     }
     if (data == NULL) {
         return NULL;
     }
     n = PyBytes_GET_SIZE(data);
-    word = (long long)n << COUNT_BITS | (n <= SLOT - HEAD);
+    word = (long long)n << COUNT_BITS | OF_BROADCAST | (n <= SLOT - HEAD ? IS_ALL : 0);
     memcpy(slots->mine, &word, HEAD);
     memcpy(slots->mine + HEAD, PyBytes_AS_STRING(data),
            (size_t)(n < SLOT - HEAD ? n : SLOT - HEAD));
     return data;
 }
 
-/* Return the object in a slot. */
+/* Return the object in a slot that has all of it. From a copy: what unpickles may pass
+   the next gate, or keep the bytes. */
 static PyObject *
-object_in(const Broadcast *self, char *slot)
+object_in(const Broadcast *self, const char *slot)
 {
-    PyObject *view = PyMemoryView_FromMemory(slot + HEAD, SLOT - HEAD, PyBUF_READ);
-    PyObject *object = view ? call_pickle(self, s_loads, view) : NULL;
+    PyObject *data, *object = NULL;
+    long long word;
 
-    Py_XDECREF(view);
+    memcpy(&word, slot, HEAD);
+    data = PyBytes_FromStringAndSize(slot + HEAD, (Py_ssize_t)(word >> COUNT_BITS));
+    if (data != NULL) {
+        object = call_pickle(self, s_loads, data);
+        Py_DECREF(data);
+    }
     return object;
 }
 
@@ -74,12 +81,13 @@ object_in(const Broadcast *self, char *slot)
 static Py_ssize_t
 root_of(PyObject *const *args, Py_ssize_t n_args, PyObject *names)
 {
-    Py_ssize_t root = 0;
+    Py_ssize_t n_names = names ? PyTuple_GET_SIZE(names) : 0, root = 0;
 
-    if (names != NULL || n_args < 2 || n_args > 3) {
+    if (n_args < 2 || n_args + n_names > 3
+        || (n_names && PyTuple_GET_ITEM(names, 0) != s_root)) {
         return -1;
     }
-    if (n_args == 3) {
+    if (n_args + n_names == 3) {
         root = PyLong_CheckExact(args[2]) ? PyLong_AsSsize_t(args[2]) : -1;
         PyErr_Clear();
     }
@@ -97,30 +105,49 @@ is_root(PyObject *comm, Py_ssize_t root)
     return PyErr_Occurred() ? -1 : rank == root;
 }
 
+/* Broadcast the rest of what is longer than a slot. Again where a signal's handler has
+   raised before that began: the others count on this rank. */
+static PyObject *
+send_rest(const Broadcast *self, PyObject *comm, Py_ssize_t root, PyObject *data,
+          PyObject *late)
+{
+    PyObject *number = PyLong_FromSsize_t(root), *begun = PyList_New(0), *result = NULL;
+
+    Py_INCREF(late);
+    for (int n = 0; number != NULL && begun != NULL && n < MAX_TRIES; n++) {
+        give_room(ROOM);
+        result = PyObject_CallFunctionObjArgs(self->rest, comm, number, OR_NONE(data),
+                                              late, begun, NULL);
+        give_room(-ROOM);
+        if (result != NULL || PyList_GET_SIZE(begun)) {
+            break;
+        }
+        Py_SETREF(late, take_error());
+    }
+    if (result == NULL && !PyErr_Occurred()) {
+        PyErr_SetObject((PyObject *)Py_TYPE(late), late);
+    }
+    Py_DECREF(late);
+    Py_XDECREF(number);
+    Py_XDECREF(begun);
+    return result;
+}
+
 /* Broadcast past the gate, from what has come with it. */
 static PyObject *
 finish(const Broadcast *self, const Slots *slots, PyObject *comm, Py_ssize_t root,
        PyObject *data, PyObject *late)
 {
-    char *slot = slots->found + SLOT * root;
-    PyObject *number, *result = NULL;
+    const char *slot = slots->found + SLOT * root;
 
-    if (slot[0] == 0) { /* it has room for the first bytes alone */
-        number = PyLong_FromSsize_t(root);
-        give_room(ROOM);
-        result = number ? PyObject_CallFunctionObjArgs(self->rest, comm, number,
-                                                       OR_NONE(data), late, NULL)
-                        : NULL;
-        give_room(-ROOM);
-        Py_XDECREF(number);
+    if ((slot[0] & IS_ALL) == 0) {
+        return send_rest(self, comm, root, data, late);
     }
-    else if (late != Py_None) {
+    if (late != Py_None) {
         PyErr_SetObject((PyObject *)Py_TYPE(late), late);
+        return NULL;
     }
-    else {
-        result = object_in(self, slot);
-    }
-    return result;
+    return object_in(self, slot);
 }
 
 static PyObject *
@@ -131,16 +158,17 @@ Broadcast_call(PyObject *callable, PyObject *const *args, size_t n_given, PyObje
     PyObject *gate = root < 0 ? NULL : PyObject_GetAttr(args[0], s_gate);
     PyObject *data = NULL, *late, *result = NULL;
     Slots slots = gate ? turnstile_slots(gate) : (Slots){0};
-    int here = root < slots.n ? is_root(args[0], root) : 0;
+    int here = 0, is_known = root >= 0 && root < slots.n;
 
-    if (here > 0) {
-        data = put_in_slot(self, &slots, args[1]);
+    if (is_known) {
+        here = is_root(args[0], root);
+        data = here > 0 ? put_in_slot(self, &slots, args[1]) : NULL;
     }
     if (PyErr_Occurred()) {
         Py_XDECREF(gate);
         return NULL;
     }
-    if (root < 0 || root >= slots.n || (here && data == NULL)) {
+    if (!is_known) {
         Py_XDECREF(gate);
         return PyObject_Vectorcall(self->slowly, args, (size_t)n_args, names);
     }
@@ -207,7 +235,8 @@ add_objects(PyObject *made)
         PyObject **place;
         const char *name;
     } names[] = {{&s_gate, "gate"},   {&s_rank, "rank"},   {&s_pickle, "pickle"},
-                 {&s_dumps, "dumps"}, {&s_loads, "loads"}, {&s_bcast, "bcast"}};
+                 {&s_dumps, "dumps"}, {&s_loads, "loads"}, {&s_bcast, "bcast"},
+                 {&s_root, "root"}};
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         *names[i].place = PyUnicode_InternFromString(names[i].name);

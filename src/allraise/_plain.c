@@ -26,7 +26,7 @@
 
 /* Raised with each change that plain.py must know of: an editable install may hold a
    module of another day. */
-#define REVISION 14
+#define REVISION 15
 
 /* Of the vector that is reduced; `verdict` says what its numbers are. */
 enum { LENGTH = 8, SEVERITY = 0, PLACE = 2, DIGEST = 3, MINUS_DIGEST = 4 };
@@ -627,10 +627,12 @@ put_on_top(PyObject *error, PyObject *exc)
     PyObject *module, *result = NULL;
 
     for (int n = 0; exc != Py_None && result == NULL && n < MAX_TRIES; n++) {
+        give_room(ROOM);
         module = PyImport_ImportModule("allraise.chains");
         result = module ? PyObject_CallMethod(module, "put_on_top", "OO", error, exc)
                         : NULL;
         Py_XDECREF(module);
+        give_room(-ROOM);
         if (result == NULL) { /* another handler */
             PyObject *newer = take_error();
             if (newer != error) {

@@ -54,7 +54,9 @@ typedef struct {
 Slots entry_slots(PyObject *entry);
 
 /* Start an `Entry` and look for some time whether all have come. Returns 1 if they
-   have, 0 if not yet, both with the request in `*request`, or -1 with an error set. */
+   have, 0 if not yet, both with the request in `*request`; or with an error set -1 if it
+   was not started, ENTRY_LOST if nobody can wait for it. */
+#define ENTRY_LOST (-2)
 int entry_begin(PyObject *entry, PyObject **request);
 
 /* ---- _gates.c ---- */

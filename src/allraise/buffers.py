@@ -14,6 +14,7 @@ itself would refuse, which are a ValueError.
 
 from __future__ import annotations
 
+import functools
 import operator
 from array import array
 from typing import TYPE_CHECKING, Any, Final
@@ -111,6 +112,9 @@ def reduction(sendbuf: Any, recvbuf: Any, blocks: int = 1) -> int:
         The place among `CODES` of what both are arrays of, all of them; or -1.
     """
     dtype = getattr(recvbuf, "dtype", None)
+    if sendbuf is recvbuf and not is_in_place(sendbuf):
+        message = "sendbuf and recvbuf are the same: pass MPI.IN_PLACE as sendbuf"
+        raise ValueError(message)
     try:
         if dtype is None:
             if _are_known(sendbuf, recvbuf, blocks):
@@ -224,8 +228,7 @@ def _parse(spec: Any, blocks: int, init: Callable[..., Any]) -> None:
         is_native = getattr(dtype, "isnative", False)
         _dtypes[dtype] = CODES.find(dtype.char) if is_native else -1
     elif isinstance(datatype, mpi().Datatype) and datatype.is_predefined:
-        known = [mpi().Datatype.fromcode(code) for code in CODES]
-        place = known.index(datatype) if datatype in known else -1
+        place = _places().get(datatype.handle, -1)
         _datatypes[datatype.handle] = datatype.extent, place
     if blocks == 1 or count is not None:
         return
@@ -236,6 +239,13 @@ def _parse(spec: Any, blocks: int, init: Callable[..., Any]) -> None:
             f"multiple of required number of blocks {blocks}"
         )
         raise ValueError(message)
+
+
+@functools.cache
+def _places() -> dict[int, int]:
+    """Return the place of each of MPI's datatypes among `CODES`, by its handle."""
+    fromcode = mpi().Datatype.fromcode
+    return {fromcode(code).handle: place for place, code in enumerate(CODES)}
 
 
 def _parse_each(spec: Any, blocks: int, look: Callable[[Any], None]) -> None:

@@ -160,7 +160,7 @@ class Bundle:
         merged = cls()
         taken: set[int] = set()
         for bundle in bundles:
-            known = bundle.numbers()
+            known = bundle.rank_numbers()
             overlap = taken & known
             taken |= known
             if not overlap and (not capped or merged._has_room_for(bundle)):
@@ -275,7 +275,7 @@ class Bundle:
             for pair in ranges
         )
 
-    def numbers(self) -> set[int]:
+    def rank_numbers(self) -> set[int]:
         """Return the ranks that failed, in no order."""
         found: set[int] = set()
         for variants in self._shapes.values():

@@ -7,8 +7,8 @@ would raise on this rank alone, behind the gate, where the others wait for it.
 
     Python binds the arguments -> buffers (`buffers`), op, root, colours, groups
 
-Of a broadcast and a reduction to all a look returns a number, equal on all ranks, if what
-is small of that kind can be done at the gate alone (see `_gated.c`); else nothing.
+Of a broadcast and a reduction to all a look returns a number, if what is small of that
+kind can be done at the gate alone: where all ranks have the same one (see `_gated.c`).
 
 What the ranks give each other, such as lengths that do not fit, is not seen here. Not
 collective.
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from allraise import deriving
 from allraise.buffers import (
+    CODES,
     counted,
     is_in_place,
     is_plain,
@@ -36,7 +37,16 @@ from allraise.buffers import (
     send_any,
     send_each,
 )
-from allraise.kinds import DEFAULT, OPS, ZERO, numbers, one_of_mpi, operation, rank_of
+from allraise.kinds import (
+    DEFAULT,
+    OPS,
+    REDUCTIONS,
+    ZERO,
+    numbers,
+    one_of_mpi,
+    operation,
+    rank_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +55,14 @@ if TYPE_CHECKING:
 
 # Of what a look at a reduction returns, those of the datatype; as in `_gated.c`.
 OP_BITS: Final = 8
+
+# What MPI can do with numbers of each code, as places among `REDUCTIONS`: sums and the
+# like of all but truth values, and with bits and truth values of all but floats.
+_SUMS, _TRUTHS = {0, 1, 2, 3}, {4, 6, 8}
+VALID: Final = tuple(
+    _TRUTHS if code == "?" else _SUMS if code in "fd" else set(range(len(REDUCTIONS)))
+    for code in CODES
+)
 
 # -- data ----------------------------------------------------------------------------
 
@@ -180,13 +198,18 @@ def Reduce(
 
 
 def Allreduce(_comm: Any, sendbuf: Any, recvbuf: Any, op: Any = DEFAULT) -> int | None:
-    """Look at a reduction to all ranks, or to those above; return op and datatype."""
+    """Look at a reduction to all ranks; return the numbers of op and datatype.
+
+    Also at one to the ranks above, where nobody asks for them.
+    """
     place: int | None = 0
     if op is not DEFAULT:
         known = OPS.get(id(op))
         place = operation(op) if known is None else known[0]
     code = reduction(sendbuf, recvbuf)
-    return None if place is None or code < 0 else place << OP_BITS | code
+    if place is None or code < 0 or place not in VALID[code]:
+        return None
+    return place << OP_BITS | code
 
 
 def Reduce_scatter_block(

@@ -3,11 +3,11 @@
 Owns the arithmetic of the waking protocol and nothing else: no MPI, no waiting.
 
 A collective on an interruptible communicator is preceded by a *gate*, an
-``Ibarrier`` (or what else waits for all, see `slots`) that can be given up. "Look for an error, then block" is a race:
-one rank leaves the gate and enters the real collective, another sees the error
-first and gives up, and the first waits for ever. So gates are numbered, and an
-announcement of a failure carries, for each communicator, how many gates its
-sender had entered::
+``Ibarrier`` (or what else waits for all, see `slots`) that can be given up.
+"Look for an error, then block" is a race: one rank leaves the gate and enters
+the real collective, another sees the error first and gives up, and the first
+waits for ever. So gates are numbered, and an announcement of a failure carries,
+for each communicator, how many gates its sender had entered::
 
     rank 0   gate 1, gate 2, raises      announces "I entered 2"
     rank 1   gate 1, gate 2, gate 3 ...  2 < 3: gate 3 never opens, give up

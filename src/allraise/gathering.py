@@ -183,7 +183,7 @@ def _merge_children(
             if sent:
                 told[child] = bundle or _decode(sent, (child + root) % private.size)
         known = list(told.values())
-        ranks = [bundle.numbers() for bundle in known]
+        ranks = [bundle.rank_numbers() for bundle in known]
         if sum(map(len, ranks)) > len(set[int]().union(*ranks)):
             # Rank by rank, what it says of itself is right.
             own_words = [

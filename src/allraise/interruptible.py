@@ -5,7 +5,8 @@ method is of which kind is told by the table in `operations`, what one of each k
 by `methods`, how to wait by `channel`, how objects travel by `objects`.
 ::
 
-    Allreduce(buffers)   look at them (`calls`) -> numbered gate -> mpi4py's Allreduce
+    Gather(buffers)      look at them (`calls`) -> numbered gate -> mpi4py's Gather
+    Allreduce(buffers)   the same; but the gate brings what is small, see `slots`
     Recv(buffer)         Irecv -> wait for it or for a failure
     recv()               look for a message or for a failure -> receive it
     allgather(object)    pickle -> gate -> bytes -> unpickle

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_ONCE = (None,)
+
 
 class Course:
     """How far a rank has come in an operation.
@@ -115,7 +117,7 @@ class Course:
                 self._late = late
         return self._made  # type: ignore[no-any-return]
 
-    def run(self, move: Callable[[Course], T]) -> T:
+    def run(self, move: Callable[[Course], T], begun: list[None] | None = None) -> T:
         """Pass the gate, go on to the end, then raise what was raised on the way.
 
         Collective over the communicator.
@@ -123,10 +125,14 @@ class Course:
         Args:
             move: Does the collectives with `once`, and makes `room` between the first
                 and the next. Called again where it has raised.
+            begun: Made longer once this is at work: what a signal's handler raises
+                before that, the caller has to deal with.
         """
         n_tries = 0
         while True:
             try:
+                if begun is not None:
+                    begun += _ONCE
                 if self._error is not None:
                     is_last = n_tries > MAX_TRIES or is_of_mpi(self._error)
                     if is_last or self._is_given_up(self._error):
@@ -200,32 +206,11 @@ def gated(
         if not passed:
             raise
         error = raised
-    return resumed(comm, operation, done, passed[0], error)
-
-
-def resumed(
-    comm: Any,
-    operation: str,
-    done: list[None],
-    late: BaseException | None,
-    error: BaseException,
-) -> Course:
-    """Return how far a rank has come that a signal's handler has stopped.
-
-    Not collective.
-
-    Args:
-        comm: The interruptible communicator.
-        operation: Named in an interruption.
-        done: A result, if the first collective was done.
-        late: What was raised at the gate, or None.
-        error: What was raised since.
-    """
-    try:
-        getrecursionlimit()  # the handler of a second signal runs here
-    except BaseException as second:
-        error = second
-    return Course(comm, operation).behind(done, late, error)
+        try:
+            getrecursionlimit()  # the handler of a second signal runs here
+        except BaseException as second:
+            error = second
+    return Course(comm, operation).behind(done, passed[0], error)
 
 
 def words(n: int) -> array[int]:

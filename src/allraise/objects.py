@@ -20,11 +20,13 @@ from __future__ import annotations
 import functools
 from array import array
 from itertools import accumulate, starmap
+from sys import getrecursionlimit
 from typing import TYPE_CHECKING, Any
 
 from allraise.kinds import ZERO, mpi, rank_of
-from allraise.moving import Course, gated, resumed, words
-from allraise.slots import HEAD, SLOT, pack
+from allraise.moving import Course, gated, words
+from allraise.signals import MAX_TRIES
+from allraise.slots import HEAD, OF_BROADCAST, SLOT, WORDS, pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,9 +36,11 @@ if TYPE_CHECKING:
 SMALL = 512
 LENGTH = 4  # bytes of such a length
 
-# Of an object that is broadcast its slot is sent first: in the first byte whether this is
-# all, in the next how long it is, and its first bytes.
+# Of an object that is broadcast its slot is sent first, with the first bytes: its word says
+# whether these are all, and how many there are.
 FIRST = SLOT - HEAD
+IS_ALL = 1
+COUNT_BITS = 16
 
 
 def dumps(obj: Any) -> bytes:
@@ -99,36 +103,51 @@ def _loads_each(data: Any, sizes: int | Sequence[int]) -> list[Any]:
     return [loads(view[end - n : end]) for end, n in zip(places, sizes, strict=True)]
 
 
-def bcast(comm: Any, obj: Any, root: int = 0) -> Any:
+def bcast(  # noqa: C901 one piece, as signals may come with each call
+    comm: Any, obj: Any, root: int = 0
+) -> Any:
     """Broadcast an object. Collective over `comm`."""
     if root is not ZERO:
         root = rank_of(comm, root)
-    data: Any = None
     slots, here = comm.slots, comm.rank == root
-    if here:
-        data = dumps(obj)
+    data: Any = dumps(obj) if here else None
     if slots is None or not slots.is_at_gate:
         return _bcast_behind(comm, root, data)
-    found, at = slots.found.data, SLOT * root
-    if here:
-        slots.mine.data[:] = _led(data)
+    words, at = slots.found.words, WORDS * root
     passed: list[BaseException | None] = []
+    begun: list[None] = []
+    n_tries, late = 0, None
     try:
-        passed += starmap(comm.gate, ((comm, "bcast"),))  # as in `gated`
-        if passed[0] is None and found[at]:
-            return loads(found[at + HEAD : at + SLOT])
-        course = Course(comm, "bcast").behind([None], passed[0])
-    except BaseException as error:
-        if not passed or found[at]:  # nobody waits for this rank
-            raise
-        course = resumed(comm, "bcast", [None], passed[0], error)
+        if here:
+            slots.mine.data[:] = _led(data)
+        while True:
+            try:
+                if not passed:
+                    passed += starmap(comm.gate, ((comm, "bcast"),))  # as in `gated`
+                    late = passed[0]
+                if not words[at] & IS_ALL:
+                    return broadcast_rest(comm, root, data, late, begun)
+                if late is not None:
+                    raise late
+                return loads(_bytes_in(slots.found.data[SLOT * root :]))
+            except BaseException as error:
+                # Passed, the others count on this rank, if not all has come.
+                if not passed or words[at] & IS_ALL or begun or n_tries > MAX_TRIES:
+                    raise
+                late = error
+                try:
+                    getrecursionlimit()  # the handler of a second signal runs here
+                except BaseException as second:
+                    late = second
+                n_tries += 1
     finally:
-        if here and found[at]:  # it says nothing but at its own gate
-            slots.mine.words[0] = 0
-    return _bcast_rest(course, root, data)
+        if here:
+            slots.mine.words[0] = 0  # it says nothing but at its own gate
 
 
-def broadcast_rest(comm: Any, root: int, data: Any, late: BaseException | None) -> Any:
+def broadcast_rest(
+    comm: Any, root: int, data: Any, late: BaseException | None, begun: list[None]
+) -> Any:
     """Broadcast what is longer than its slot, which has come; return the object.
 
     Collective over `comm`.
@@ -137,25 +156,31 @@ def broadcast_rest(comm: Any, root: int, data: Any, late: BaseException | None) 
         comm: The interruptible communicator.
         root: The rank that has the object.
         data: Its bytes, on the root; else None.
-        late: What was raised at the gate, or None.
+        late: What was raised at the gate, or since, or None.
+        begun: Made longer once this is at work, see `Course.run`.
     """
-    return _bcast_rest(Course(comm, "bcast").behind([None], late), root, data)
-
-
-def _bcast_rest(course: Course, root: int, data: Any) -> Any:
-    # The slot stays as it is until then, for each gate brings it anew.
-    slots = course.comm.slots
-    slot = slots.found.data[SLOT * root : SLOT * (root + 1)]
-    try:
-        return loads(course.run(_broadcast(slot, root, data)))
-    finally:
-        slots.mine.words[0] = 0
+    # It stays as it is for so long: the next gate brings it anew.
+    slot = comm.slots.found.data[SLOT * root : SLOT * (root + 1)]
+    course = Course(comm, "bcast").behind([None], late)
+    return loads(course.run(_broadcast(slot, root, data), begun))
 
 
 def _led(data: bytes) -> bytes:
     """Return the slot of an object that is broadcast. Not collective."""
     n = len(data)
-    return pack(n << 8 | (n <= FIRST), data)
+    return pack(n << COUNT_BITS | OF_BROADCAST | (IS_ALL if n <= FIRST else 0), data)
+
+
+def _bytes_in(slot: Any) -> bytes:
+    """Return the bytes in a slot that has all. Not collective.
+
+    A copy: what unpickles them may pass the next gate, or keep them.
+    """
+    return bytes(slot[HEAD : HEAD + _count_in(slot)])
+
+
+def _count_in(slot: Any) -> int:
+    return int.from_bytes(slot[:HEAD], "little") >> COUNT_BITS
 
 
 def _bcast_behind(comm: Any, root: int, data: Any) -> Any:
@@ -164,7 +189,7 @@ def _bcast_behind(comm: Any, root: int, data: Any) -> Any:
     args = (slot, SLOT, mpi().BYTE), root
     course = gated(comm, "bcast", comm.plain.Bcast, args, slot)
     if course is None:
-        return loads(slot[HEAD:])
+        return loads(_bytes_in(slot))
     return loads(course.run(_broadcast(slot, root, data)))
 
 
@@ -182,9 +207,9 @@ def _broadcast(slot: Any, root: int, data: Any) -> Callable[[Course], Any]:
     def move(course: Course) -> Any:
         collective = course.comm.plain.Bcast
         course.once(0, slot, collective, (slot, SLOT, mpi().BYTE), root)
-        if slot[0]:
-            return slot[HEAD:]
-        n = int.from_bytes(slot[1:HEAD], "little")
+        if slot[0] & IS_ALL:
+            return _bytes_in(slot)
+        n = _count_in(slot)
         into = course.room(lambda: bytearray(n) if data is None else data)
         return course.once(1, into, collective, as_bytes(into), root)
 

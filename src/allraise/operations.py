@@ -8,7 +8,7 @@ here. Owns no behaviour; that is in `interruptible`, `pending` and `objects`.
 from __future__ import annotations
 
 # Blocking collectives on buffers: a look at what they are given (see `calls`), a gate,
-# then mpi4py's own.
+# then mpi4py's own, unless the gate has brought what is small (see `slots`).
 GATED = frozenset({
     "Allgather", "Allgatherv", "Allreduce", "Alltoall", "Alltoallv", "Alltoallw",
     "Bcast", "Cart_map", "Exscan", "Gather", "Gatherv", "Graph_map",

@@ -226,7 +226,7 @@ Gated: Any = None
 Broadcast: Any = None
 
 # Of the compiled part. In an editable install it may be of another day.
-REVISION: Final = 14
+REVISION: Final = 15
 
 IS_COMPILED = False
 

@@ -8,8 +8,8 @@ communicator::
 
 A tree of objects takes a message up and one down for each level, each of them waited
 for in Python: most of what an allreduce of an ``int`` costs. Here it is a gate, and with
-more than a few ranks one collective behind it. Operands are joined in the order and the grouping of that tree, so that a
-sum of floats has the same last bit as without allraise.
+more than a few ranks one collective behind it. Operands are joined in the order and the
+grouping of that tree, so that a sum of floats has the same last bit as without allraise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from allraise.kinds import REDUCTIONS, mpi
-from allraise.slots import WORDS
+from allraise.slots import OF_NUMBERS, WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,14 +54,16 @@ def reduce_numbers(comm: Any, obj: Any, op: Callable[[Any, Any], Any]) -> Any:
     if tag and place is not None:
         with suppress(ValueError):  # too large a number
             (mine.reals if tag == _FLOAT else words)[1] = obj
-            words[0] = place + tag
-    slots.exchange(comm, "allreduce")
-    words[0] = 0
+            words[0] = OF_NUMBERS + place + tag
+    try:
+        slots.exchange(comm, "allreduce")
+    finally:
+        words[0] = 0  # it says nothing but at its own gate
     kinds = found.words[::WORDS].tolist()
     kind = kinds[0]
     if not kind or kinds.count(kind) != len(kinds):
         return NotImplemented
-    tag = (kind - 1) % len(_TYPES) + 1
+    tag = (kind - OF_NUMBERS - 1) % len(_TYPES) + 1
     values = found.reals if tag == _FLOAT else found.words
     numbers: list[Any] = values[1::WORDS].tolist()
     if tag == _BOOL:

@@ -35,6 +35,10 @@ MAX_AT_GATE: Final = 16
 # With so many they are exchanged at all: beyond, a tree takes less.
 MAX_RANKS: Final = 64
 
+# What a word is of, in its second byte; 1 and 2 are in `_gated.c`.
+OF_BROADCAST: Final = 3 << 8
+OF_NUMBERS: Final = 4 << 8
+
 # A slot has so many words.
 WORDS: Final = SLOT // 8
 

@@ -241,6 +241,35 @@ def each_broadcast():
             )
 
 
+class Talkative:
+    """Broadcasts while it is unpickled: what is read must not change meanwhile."""
+
+    comm = None
+
+    def __getstate__(self):
+        return {"text": "t" * 90}
+
+    def __setstate__(self, state):
+        # Not on the communicator that the root pickles for mpi4py.
+        self.found = self.comm.bcast("b" * 100), state
+
+    def __repr__(self):
+        return f"Talkative({self.found})"
+
+
+def talking(c):
+    Talkative.comm = c
+    return c.bcast(Talkative(), root=P - 1)
+
+
+def each_other_case():
+    yield "unpickling that broadcasts", True, talking
+    alone = lambda c, new: reduced(c.Split(ME), *new, MPI.BAND)
+    floats = lambda: (numbers("d", 2), np.zeros(2))
+    yield "bits of floats, alone", False, lambda c: alone(c, floats())
+    yield "sums, alone", True, lambda c: reduced(c.Split(ME), *floats())
+
+
 def outcome(case, c):
     try:
         return case(c)
@@ -248,11 +277,28 @@ def outcome(case, c):
         return type(error), error.Get_error_class()
 
 
+def reduces_its_own_memory(c):
+    """Refused before the gate on the rank that does, so that no other waits for it."""
+    if ME == P - 1:
+        with_itself = numbers("i", 3)
+        try:
+            c.Allreduce(with_itself, with_itself)
+        except ValueError as error:
+            assert "MPI.IN_PLACE" in str(error), error  # noqa: PT017
+        else:
+            print("WRONG its own memory was taken", flush=True)
+    c.Barrier()
+
+
 PLAIN = WORLD.Dup()
 PLAIN.Set_errhandler(MPI.ERRORS_RETURN)
 n_cases = n_spared = 0
 with allraise.guard(WORLD, "small") as g:
-    for name, is_small, case in [*each_reduction(), *each_broadcast()]:
+    cases = [*each_reduction(), *each_broadcast(), *each_other_case()]
+    if P > 1:
+        reduces_its_own_memory(g.comm)
+        reduces_its_own_memory(g.comm)  # known by then
+    for name, is_small, case in cases:
         expected = outcome(case, PLAIN)
         for _ in range(2):  # what was seen before is known then
             n_behind = 0
