@@ -116,6 +116,7 @@ def show(figures):
             "guard us",
             "added us",
             "ratio",
+            "median",
             "used again us",
             "ratio",
             "together: Allreduce us",
@@ -129,6 +130,7 @@ def show(figures):
                 f"{r['guard_us']:.2f}",
                 f"{r['guard_us'] - r['bare_us']:+.2f}",
                 f"{r['guard_us'] / r['bare_us']:.2f}",
+                f"{r['median_ratio']:.2f}",
                 f"{r['reused_us']:.2f}",
                 f"{r['reused_us'] / r['bare_us']:.2f}",
                 f"{r['met_bare_us']:.2f}",
@@ -227,6 +229,7 @@ had its turn.
 | Allreduce | the bare `Allreduce` of the same bytes: the yardstick |
 | least | how many times as long the least possible block in Python takes: one that counts, writes the count, reduces and compares |
 | guard | `with guard(comm, "step")`, and *added* and *ratio* against the yardstick |
+| median | of the ratios of neighbouring blocks: the machine's speed changes, and the fastest block of one may have met a better moment |
 | used again | a guard that was made before, entry to exit |
 | together | `Allreduce` and the first guard, with the ranks brought together before each call, median |
 
