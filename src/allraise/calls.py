@@ -37,11 +37,13 @@ from allraise.buffers import (
     send_any,
     send_each,
 )
+from allraise.direct import local_reduction
 from allraise.kinds import (
     DEFAULT,
     OPS,
     REDUCTIONS,
     ZERO,
+    mpi,
     numbers,
     one_of_mpi,
     operation,
@@ -52,6 +54,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Look = Callable[..., int | None]
+
+# What of a small collective is done at the gate; as in `_gated.c`.
+_BCAST: Final = 1
+_ALLREDUCE: Final = 2
 
 # Of what a look at a reduction returns, those of the datatype; as in `_gated.c`.
 OP_BITS: Final = 8
@@ -272,6 +278,25 @@ LOOKS: Final[dict[str, Look]] = {
         *deriving.LOOKS,
     )
 }
+
+
+def at_gate(name: str) -> tuple[Any, ...]:
+    """Return what `plain.Gated` is to know of a method, to do it at the gate.
+
+    Not collective. Nothing, of one that has a collective behind it always.
+    """
+    if name == "Bcast":
+        return (_BCAST,)
+    reduce = local_reduction()
+    if name != "Allreduce" or not reduce:
+        return ()
+    types = [mpi().Datatype.fromcode(code) for code in CODES]
+    numbers = (
+        tuple(getattr(mpi(), op).handle for op in REDUCTIONS),
+        tuple(datatype.handle for datatype in types),
+        tuple(datatype.extent for datatype in types),
+    )
+    return _ALLREDUCE, (reduce, *numbers)
 
 
 def look_at_init(base: type, name: str) -> Look:

@@ -18,8 +18,6 @@ import functools
 from array import array
 from typing import TYPE_CHECKING, Any, Final
 
-from allraise.buffers import CODES
-from allraise.kinds import REDUCTIONS
 from allraise.plain import IS_COMPILED, Entry, Look, Reduction, Turnstile
 from allraise.polling import be_as_deep_at_a_gate
 
@@ -38,10 +36,6 @@ _NAMES: Final = (
     "MPI_Iallgather",
     "MPI_Reduce_local",
 )
-
-# What of a small collective is done at the gate; as in `_gated.c`.
-_BCAST: Final = 1
-_ALLREDUCE: Final = 2
 
 
 def reduction(
@@ -92,24 +86,10 @@ def entry(comm: Any, slots: Slots | None = None) -> Callable[[], MPI.Request]:
     return Entry(start, test, comm, *place, *requests, MPI.Exception, *of_slots)  # type: ignore[no-any-return]
 
 
-def at_gate(operation: str) -> tuple[Any, ...]:
-    """Return what `plain.Gated` is to know of an operation, to do it at the gate.
-
-    Not collective. Nothing, of an operation that has a collective behind it always.
-    """
-    if operation == "Bcast":
-        return (_BCAST,)
-    if operation != "Allreduce" or not _functions():
-        return ()
-    from mpi4py import MPI
-
-    types = [MPI.Datatype.fromcode(code) for code in CODES]
-    numbers = (
-        tuple(getattr(MPI, name).handle for name in REDUCTIONS),
-        tuple(datatype.handle for datatype in types),
-        tuple(datatype.extent for datatype in types),
-    )
-    return _ALLREDUCE, (_functions()[-1], *numbers)
+def local_reduction() -> int:
+    """Return the address of what reduces one array to another, or 0. Not collective."""
+    functions = _functions()
+    return functions[-1] if functions else 0
 
 
 @functools.cache

@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from allraise import objects, operations, pending, trees
-from allraise.calls import LOOKS, look_at_init
-from allraise.direct import at_gate
+from allraise.calls import LOOKS, at_gate, look_at_init
 from allraise.kinds import mpi
 from allraise.plain import Broadcast, Gated
 from allraise.signals import signals_held_back
