@@ -24,6 +24,9 @@ TAG: Final = 7  # on a communicator of its own: any would do
 
 CLOSED_POLL_S: Final = 0.02  # of ranks that have nothing else to do any more
 
+# Of the folder, by who has collected: each rank writes there a few times at the end.
+MAX_REMOVALS: Final = 10
+
 
 class Carrier(Protocol):
     """What both kinds do."""
@@ -168,8 +171,14 @@ class FileCarrier:
         """Do nothing: it is written."""
 
     def close(self) -> None:
-        """Remove the folder; the collecting rank does it, at the end."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Remove the folder; the collecting rank does it, at the end.
+
+        Again where another rank has written a file there meanwhile.
+        """
+        for _ in range(MAX_REMOVALS):
+            shutil.rmtree(self._folder, ignore_errors=True)
+            if not self._folder.exists():
+                break
 
     def wait_closed(self, limit_s: float) -> None:
         """Wait until the folder is gone."""

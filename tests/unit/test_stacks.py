@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from allraise import alarm
+from allraise import alarm, carrier
 from allraise.carrier import FileCarrier
 from allraise.record import Frame
 from allraise.stacks import Pulse, program_frames, stack_record
@@ -149,4 +149,24 @@ def test_a_folder_that_was_removed_stays_removed(tmp_path):
     root.receive()
     root.close()
     one.send(0, b"signalled")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_comes_while_the_folder_is_removed_is_removed_with_it(
+    tmp_path, monkeypatch
+):
+    """On a busy machine a rank may write just then, and the folder is not empty."""
+    one, root = (FileCarrier(tmp_path / "carrier", rank, 2) for rank in (1, 0))
+    one.send(0, b"first")
+    rmtree, n_calls = carrier.shutil.rmtree, 0
+
+    def disturbed(folder, **options):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls > 1:
+            rmtree(folder, **options)
+
+    monkeypatch.setattr(carrier.shutil, "rmtree", disturbed)
+    root.close()
+    assert n_calls == 2
     assert list(tmp_path.iterdir()) == []
