@@ -1,6 +1,6 @@
 /* A broadcast of a small object at its gate, compiled.
 
-   Owns `Broadcast`, which does what `objects.bcast` does where nothing about a call is
+   Owns `Broadcast`, which does what `broadcast.bcast` does where nothing about a call is
    special, and leaves to Python what is, and what has more bytes than a slot:
 
        pickle on the root -> its slot -> gate -> unpickle
@@ -13,7 +13,7 @@
 
 static PyObject *s_gate, *s_rank, *s_pickle, *s_dumps, *s_loads, *s_bcast, *s_root;
 
-/* Of the word of a slot, as in `objects`: whether the slot has all, what it is of, and
+/* Of the word of a slot, as in `broadcast`: whether the slot has all, what it is of, and
    how many bytes there are. */
 #define IS_ALL 1
 #define OF_BROADCAST (3 << 8)

@@ -781,20 +781,23 @@ agree_plainly(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_a
     Py_XINCREF(side); /* a collection of garbage may free the communicator */
     opened = side ? plain_region(side, given.step) : NULL;
     Py_XDECREF(side); /* the region holds it */
-    if (opened == NULL) {
-        return PyErr_Occurred() ? NULL : Py_NewRef(Py_NotImplemented);
+    ending = (Ending){.leave = args[0], .opened = opened};
+    ending.place = opened ? PyLong_FromLongLong(place) : NULL;
+    if (ending.place == NULL) { /* nothing is open yet: Python may try, with `exc` */
+        PyErr_Clear();
+        Py_XDECREF(opened);
+        Py_RETURN_NOTIMPLEMENTED;
     }
     open_region(side, Py_NewRef(opened));
     if (exc == Py_None
         && (IS_NONE(side->comm) || succeeds(side, opened, place))) {
         close_region(side, opened);
-        Py_DECREF(opened);
-        Py_RETURN_NONE;
+        result = Py_NewRef(Py_None);
     }
-    ending = (Ending){.leave = args[0], .opened = opened};
-    ending.place = PyLong_FromLongLong(place);
-    result = ending.place ? end_slowly(&ending, Py_None, exc, Py_None) : NULL;
-    Py_XDECREF(ending.place);
+    else {
+        result = end_slowly(&ending, Py_None, exc, Py_None);
+    }
+    Py_DECREF(ending.place);
     Py_DECREF(opened);
     return result;
 }

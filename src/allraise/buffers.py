@@ -6,7 +6,8 @@ before the gate, by mpi4py: a persistent request on ``COMM_SELF`` that is never 
 parses a buffer, and does nothing else. That takes a microsecond, so
 
 - an array like one seen before is known by its flags and its dtype;
-- what only a collective has is looked at here: blocks, counts, displacements.
+- what only a collective has is looked at here: blocks; counts and datatypes for each
+  rank are in `blocks`.
 
 Not collective. What is raised is what mpi4py would raise, but for values that MPI
 itself would refuse, which are a ValueError.
@@ -16,10 +17,9 @@ from __future__ import annotations
 
 import functools
 import operator
-from array import array
 from typing import TYPE_CHECKING, Any, Final
 
-from allraise.kinds import mpi, numbers
+from allraise.kinds import mpi
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,26 +68,6 @@ def receive(spec: Any, blocks: int = 1) -> None:
     elif _is_known(spec, blocks):
         return
     _parse(spec, blocks, mpi().COMM_SELF.Recv_init)
-
-
-def send_each(spec: Any, blocks: int) -> None:
-    """Raise what mpi4py would for a buffer to send, with counts for each rank."""
-    _parse_each(spec, blocks, send)
-
-
-def receive_each(spec: Any, blocks: int) -> None:
-    """Raise what mpi4py would for a buffer to receive in, with counts for each rank."""
-    _parse_each(spec, blocks, receive)
-
-
-def send_any(spec: Any, blocks: int) -> None:
-    """Raise what mpi4py would for a buffer to send, with datatypes for each rank."""
-    _parse_any(spec, blocks, send)
-
-
-def receive_any(spec: Any, blocks: int) -> None:
-    """Raise what mpi4py would for a buffer to receive in, with such datatypes."""
-    _parse_any(spec, blocks, receive)
 
 
 def is_in_place(spec: Any) -> bool:
@@ -248,52 +228,6 @@ def _places() -> dict[int, int]:
     return {fromcode(code).handle: place for place, code in enumerate(CODES)}
 
 
-def _parse_each(spec: Any, blocks: int, look: Callable[[Any], None]) -> None:
-    memory, counts, displs, datatype = _parts_of_each(spec)
-    if datatype is not None or isinstance(memory, (list, tuple)):
-        # Without counts mpi4py divides what there is, evenly or not.
-        look([memory, None if counts is None else 0, datatype])
-    else:
-        look(memory)
-    if counts is not None:
-        counts = _of_each(counts, blocks)
-        if min(counts, default=0) < 0:
-            message = f"message: negative count {min(counts)}"
-            raise ValueError(message)
-    if displs is not None:
-        _of_each(displs, blocks)
-
-
-def _parse_any(spec: Any, blocks: int, look: Callable[[Any], None]) -> None:
-    if len(spec) == 2:  # noqa: PLR2004
-        (memory, datatypes), counts, displs = spec, None, None
-    elif len(spec) == 3:  # noqa: PLR2004
-        memory, (counts, displs), datatypes = spec
-    elif len(spec) == 4:  # noqa: PLR2004
-        memory, counts, displs, datatypes = spec
-    else:
-        message = "message: expecting 2 to 4 items"
-        raise ValueError(message)
-    if memory is None or memory is mpi().BOTTOM:
-        if counts is None or displs is None:
-            missing = "counts" if counts is None else "displs"
-            message = f"message: BOTTOM requires {missing}"
-            raise ValueError(message)
-    else:
-        look([memory, 0, mpi().BYTE])
-    if not (counts is None and displs is None):
-        numbers(counts, blocks)
-        numbers(displs, blocks)
-    datatypes = list(datatypes)
-    if len(datatypes) != blocks:
-        message = f"expecting {blocks} items, got {len(datatypes)}"
-        raise ValueError(message)
-    for datatype in datatypes:
-        if not isinstance(datatype, mpi().Datatype):
-            message = f"expecting a Datatype, got {type(datatype).__name__}"
-            raise TypeError(message)
-
-
 def _parts(spec: Any) -> Parts:
     """Return the parts of a buffer, after it was parsed."""
     if not isinstance(spec, (list, tuple)):
@@ -302,7 +236,7 @@ def _parts(spec: Any) -> Parts:
     if len(rest) == 3:  # noqa: PLR2004
         return memory, *rest
     datatype = None
-    if len(rest) == 2 or _is_datatype(rest[0]):  # noqa: PLR2004
+    if len(rest) == 2 or is_datatype(rest[0]):  # noqa: PLR2004
         datatype = rest.pop()
     count = rest[0] if rest else None
     if isinstance(count, (list, tuple)):
@@ -310,35 +244,6 @@ def _parts(spec: Any) -> Parts:
     return memory, count, None, datatype
 
 
-def _parts_of_each(spec: Any) -> Parts:
-    """Return the parts of a buffer with counts, which was not parsed."""
-    if not isinstance(spec, (list, tuple)):
-        return spec, None, None, None
-    memory, *rest = spec or (None,)
-    if not 1 <= len(rest) <= 3:  # noqa: PLR2004
-        message = "message: expecting 2 to 4 items"
-        raise ValueError(message)
-    if len(rest) == 3:  # noqa: PLR2004
-        return memory, *rest
-    datatype = None
-    if len(rest) == 2 or _is_datatype(rest[0]):  # noqa: PLR2004
-        datatype = rest.pop()
-    counts = rest[0] if rest else None
-    if isinstance(counts, tuple):
-        counts, displs = counts
-        return memory, counts, displs, datatype
-    return memory, counts, None, datatype
-
-
-def _is_datatype(obj: Any) -> bool:
+def is_datatype(obj: Any) -> bool:
+    """Tell whether it names a datatype."""
     return isinstance(obj, (str, mpi().Datatype))
-
-
-def _of_each(values: Any, blocks: int) -> array[int]:
-    """Return what counts or displacements are for each rank."""
-    if isinstance(values, (list, tuple)):
-        return numbers(values, blocks)
-    try:
-        return array("q", [operator.index(values)]) * blocks
-    except TypeError:
-        return numbers(values, blocks)

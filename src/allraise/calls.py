@@ -5,7 +5,7 @@ the same parameters for each (a test compares them), which raises what mpi4py or
 would raise on this rank alone, behind the gate, where the others wait for it.
 ::
 
-    Python binds the arguments -> buffers (`buffers`), op, root, colours, groups
+    Python binds the arguments -> buffers (`buffers`, `blocks`), op, root, colours, groups
 
 Of a broadcast and a reduction to all a look returns a number, if what is small of that
 kind can be done at the gate alone: where all ranks have the same one (see `_gated.c`).
@@ -23,6 +23,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 from allraise import deriving
+from allraise.blocks import receive_any, receive_each, send_any, send_each
 from allraise.buffers import (
     CODES,
     counted,
@@ -30,12 +31,8 @@ from allraise.buffers import (
     is_plain,
     is_whole,
     receive,
-    receive_any,
-    receive_each,
     reduction,
     send,
-    send_any,
-    send_each,
 )
 from allraise.direct import local_reduction
 from allraise.kinds import (

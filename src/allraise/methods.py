@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from allraise import objects, operations, pending, trees
+from allraise.broadcast import bcast, broadcast_rest
 from allraise.calls import LOOKS, at_gate, look_at_init
 from allraise.kinds import mpi
 from allraise.plain import Broadcast, Gated
@@ -111,11 +112,13 @@ def _deriving(name: str) -> Any:
 
 
 def _of_objects(name: str) -> Any:
-    if name == "bcast" and Broadcast is not None:
-        method = Broadcast(objects.bcast, objects.broadcast_rest, mpi())
-        method.__wrapped__ = objects.bcast
-        return _named(name, method, objects.bcast.__doc__)
-    return getattr(objects, name, None) or getattr(trees, name)
+    if name != "bcast":
+        return getattr(objects, name, None) or getattr(trees, name)
+    if Broadcast is None:
+        return bcast
+    method = Broadcast(bcast, broadcast_rest, mpi())
+    method.__wrapped__ = bcast  # for `inspect`
+    return _named(name, method, bcast.__doc__)
 
 
 def _translated(base: type, name: str) -> Any:

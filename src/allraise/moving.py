@@ -171,9 +171,11 @@ def gated(
     operation: str,
     collective: Any,
     args: tuple[Any, ...],
+    move: Callable[[Course], T],
+    *,
     tells: Any = (True,),
-) -> Course | None:
-    """Do a collective behind a gate.
+) -> T | None:
+    """Do a collective behind a gate, and what follows it.
 
     Collective over the communicator. Where all goes well, without a `Course`: to make
     one takes as long as the gate.
@@ -183,34 +185,41 @@ def gated(
         operation: Named in an interruption.
         collective: C code.
         args: Of it.
+        move: From there to the end, see `Course.run`.
         tells: What it has filled; the first tells whether nothing follows.
 
     Returns:
-        If all went well and nothing follows, None; else how far this rank has come, past
-        the gate.
+        If all went well and nothing follows, None; else what `move` has returned.
 
     Raises:
-        BaseException: This rank did not pass the gate.
+        BaseException: This rank did not pass the gate; or what was raised on the way.
     """
     passed: list[BaseException | None] = []
     done: list[None] = []
-    error = None
-    try:
-        # Noted by what is no call: so no signal's handler comes in between.
-        passed += starmap(comm.gate, ((comm, operation),))
-        done += starmap(collective, (args,))
-        if passed[0] is None and tells[0]:
-            return None
-        return Course(comm, operation).behind(done, passed[0])
-    except BaseException as raised:
-        if not passed:
-            raise
-        error = raised
+    begun: list[None] = []
+    error: BaseException | None = None
+    n_tries = 0
+    while True:
         try:
-            getrecursionlimit()  # the handler of a second signal runs here
-        except BaseException as second:
-            error = second
-    return Course(comm, operation).behind(done, passed[0], error)
+            if not passed:
+                # Noted by what is no call: so no signal's handler comes in between.
+                passed += starmap(comm.gate, ((comm, operation),))
+                done += starmap(collective, (args,))
+                if passed[0] is None and tells[0]:
+                    return None
+            course = Course(comm, operation).behind(done, passed[0], error)
+            return course.run(move, begun)
+        except BaseException as raised:
+            # Passed, the others count on this rank.
+            if not passed or begun or n_tries > MAX_TRIES:
+                raise
+            if error is None or not is_of_mpi(error):
+                error = raised
+            try:
+                getrecursionlimit()  # the handler of a second signal runs here
+            except BaseException as second:
+                error = second
+            n_tries += 1
 
 
 def words(n: int) -> array[int]:

@@ -1,15 +1,12 @@
 """Lowercase collectives that one rank's bad object cannot tear apart.
 
-Owns how objects are moved in collectives on an interruptible communicator; the
-reductions are in `trees`.
+Owns how objects are moved in collectives on an interruptible communicator; what goes
+from one rank to all is in `broadcast`, the reductions are in `trees`.
 
 In mpi4py an object that cannot be pickled raises in the middle of the operation,
 where the others wait for it. Behind a gate they could not be woken. So whatever
 may raise is done first::
 
-    bcast
-        pickle -> gate, with length and first bytes, or they behind it -> unpickle
-            where it is longer: memory -> gate -> all bytes -> unpickle
     gather, scatter, allgather, alltoall
         pickle -> gate, which finds the largest -> bytes -> unpickle
             where that is large: lengths -> memory -> gate -> bytes -> unpickle
@@ -19,14 +16,11 @@ from __future__ import annotations
 
 import functools
 from array import array
-from itertools import accumulate, starmap
-from sys import getrecursionlimit
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from allraise.kinds import ZERO, mpi, rank_of
-from allraise.moving import Course, gated, words
-from allraise.signals import MAX_TRIES
-from allraise.slots import HEAD, OF_BROADCAST, SLOT, WORDS, pack
+from allraise.kinds import mpi, rank_of
+from allraise.moving import Course, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,12 +29,6 @@ if TYPE_CHECKING:
 # above, their lengths are exchanged first.
 SMALL = 512
 LENGTH = 4  # bytes of such a length
-
-# Of an object that is broadcast its slot is sent first, with the first bytes: its word says
-# whether these are all, and how many there are.
-FIRST = SLOT - HEAD
-IS_ALL = 1
-COUNT_BITS = 16
 
 
 def dumps(obj: Any) -> bytes:
@@ -101,119 +89,6 @@ def _loads_each(data: Any, sizes: int | Sequence[int]) -> list[Any]:
         return [loads(view[at : at + n]) for at, n in zip(ends, sizes, strict=True)]
     places = accumulate(sizes)
     return [loads(view[end - n : end]) for end, n in zip(places, sizes, strict=True)]
-
-
-def bcast(  # noqa: C901 one piece, as signals may come with each call
-    comm: Any, obj: Any, root: int = 0
-) -> Any:
-    """Broadcast an object. Collective over `comm`."""
-    if root is not ZERO:
-        root = rank_of(comm, root)
-    slots, here = comm.slots, comm.rank == root
-    data: Any = dumps(obj) if here else None
-    if slots is None or not slots.is_at_gate:
-        return _bcast_behind(comm, root, data)
-    words, at = slots.found.words, WORDS * root
-    passed: list[BaseException | None] = []
-    begun: list[None] = []
-    n_tries, late = 0, None
-    try:
-        if here:
-            slots.mine.data[:] = _led(data)
-        while True:
-            try:
-                if not passed:
-                    passed += starmap(comm.gate, ((comm, "bcast"),))  # as in `gated`
-                    late = passed[0]
-                if not words[at] & IS_ALL:
-                    return broadcast_rest(comm, root, data, late, begun)
-                if late is not None:
-                    raise late
-                return loads(_bytes_in(slots.found.data[SLOT * root :]))
-            except BaseException as error:
-                # Passed, the others count on this rank, if not all has come.
-                if not passed or words[at] & IS_ALL or begun or n_tries > MAX_TRIES:
-                    raise
-                late = error
-                try:
-                    getrecursionlimit()  # the handler of a second signal runs here
-                except BaseException as second:
-                    late = second
-                n_tries += 1
-    finally:
-        if here:
-            slots.mine.words[0] = 0  # it says nothing but at its own gate
-
-
-def broadcast_rest(
-    comm: Any, root: int, data: Any, late: BaseException | None, begun: list[None]
-) -> Any:
-    """Broadcast what is longer than its slot, which has come; return the object.
-
-    Collective over `comm`.
-
-    Args:
-        comm: The interruptible communicator.
-        root: The rank that has the object.
-        data: Its bytes, on the root; else None.
-        late: What was raised at the gate, or since, or None.
-        begun: Made longer once this is at work, see `Course.run`.
-    """
-    # It stays as it is for so long: the next gate brings it anew.
-    slot = comm.slots.found.data[SLOT * root : SLOT * (root + 1)]
-    course = Course(comm, "bcast").behind([None], late)
-    return loads(course.run(_broadcast(slot, root, data), begun))
-
-
-def _led(data: bytes) -> bytes:
-    """Return the slot of an object that is broadcast. Not collective."""
-    n = len(data)
-    return pack(n << COUNT_BITS | OF_BROADCAST | (IS_ALL if n <= FIRST else 0), data)
-
-
-def _bytes_in(slot: Any) -> bytes:
-    """Return the bytes in a slot that has all. Not collective.
-
-    A copy: what unpickles them may pass the next gate, or keep them.
-    """
-    return bytes(slot[HEAD : HEAD + _count_in(slot)])
-
-
-def _count_in(slot: Any) -> int:
-    return int.from_bytes(slot[:HEAD], "little") >> COUNT_BITS
-
-
-def _bcast_behind(comm: Any, root: int, data: Any) -> Any:
-    """Broadcast bytes, the first of them behind a gate; return the object."""
-    slot: Any = bytearray(SLOT) if data is None else _led(data)
-    args = (slot, SLOT, mpi().BYTE), root
-    course = gated(comm, "bcast", comm.plain.Bcast, args, slot)
-    if course is None:
-        return loads(_bytes_in(slot))
-    return loads(course.run(_broadcast(slot, root, data)))
-
-
-def _broadcast(slot: Any, root: int, data: Any) -> Callable[[Course], Any]:
-    """Return what broadcasts bytes, from where a rank has come to.
-
-    Not collective. Calling it is collective over the communicator of the course.
-
-    Args:
-        slot: Where the first bytes are sent from, or to.
-        root: The rank that has them all.
-        data: They, on the root; else None.
-    """
-
-    def move(course: Course) -> Any:
-        collective = course.comm.plain.Bcast
-        course.once(0, slot, collective, (slot, SLOT, mpi().BYTE), root)
-        if slot[0] & IS_ALL:
-            return _bytes_in(slot)
-        n = _count_in(slot)
-        into = course.room(lambda: bytearray(n) if data is None else data)
-        return course.once(1, into, collective, as_bytes(into), root)
-
-    return move
 
 
 def gather(comm: Any, sendobj: Any, root: int = 0) -> list[Any] | None:

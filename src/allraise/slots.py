@@ -10,7 +10,7 @@ left to be done behind it; with more, the slots are exchanged behind the gate::
 
 A slot is a word and what belongs to it. The word says what is in it; 0, that there is
 nothing: so it is while no operation has put anything there. See `_gated.c` for that of
-collectives on buffers, `scalars` and `objects` for theirs.
+collectives on buffers, `scalars` and `broadcast` for theirs.
 """
 
 from __future__ import annotations
@@ -52,10 +52,9 @@ class Slots:
         n: Its ranks.
     """
 
-    __slots__ = ("found", "given", "is_at_gate", "mine", "n")
+    __slots__ = ("found", "given", "is_at_gate", "mine")
 
     def __init__(self, n: int) -> None:
-        self.n = n
         self.is_at_gate = n <= MAX_AT_GATE
         mine, found = bytearray(SLOT), bytearray(SLOT * n)
         # With their types: to find them takes mpi4py half a microsecond.
@@ -69,9 +68,7 @@ class Slots:
             if late is not None:
                 raise late
             return
-        course = gated(comm, operation, comm.plain.Allgather, self.given)
-        if course is not None:
-            course.run(self._exchange)
+        gated(comm, operation, comm.plain.Allgather, self.given, self._exchange)
 
     def _exchange(self, course: Course) -> None:
         course.once(0, None, course.comm.plain.Allgather, *self.given)

@@ -247,11 +247,11 @@ class Talkative:
     comm = None
 
     def __getstate__(self):
-        return {"text": "t" * 90}
+        return {"text": "t" * 20}  # so that a slot has all
 
     def __setstate__(self, state):
         # Not on the communicator that the root pickles for mpi4py.
-        self.found = self.comm.bcast("b" * 100), state
+        self.found = self.comm.bcast("b" * 100, root=P - 1), state
 
     def __repr__(self):
         return f"Talkative({self.found})"
@@ -264,6 +264,8 @@ def talking(c):
 
 def each_other_case():
     yield "unpickling that broadcasts", True, talking
+    mine = numbers("i", 3)
+    yield "a view of its own memory", False, lambda c: reduced(c, mine, mine[:])
     alone = lambda c, new: reduced(c.Split(ME), *new, MPI.BAND)
     floats = lambda: (numbers("d", 2), np.zeros(2))
     yield "bits of floats, alone", False, lambda c: alone(c, floats())
