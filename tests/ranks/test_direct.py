@@ -124,8 +124,9 @@ def test_a_barrier_that_is_called_returns_its_request(own, way):
 
 @pytest.mark.parametrize("has_slots", [False, True])
 def test_a_gate_on_a_freed_communicator_is_an_exception(own, way, has_slots):
-    if has_slots and not (plain.IS_COMPILED and way == "direct"):
-        pytest.skip("mpi4py calls Open MPI's MPI_Iallgather, which crashes")
+    by_mpi4py = not plain.IS_COMPILED or way != "direct"
+    if has_slots and by_mpi4py and MPI.get_vendor()[0] == "Open MPI":
+        pytest.skip("Open MPI (5.0.11) crashes in MPI_Iallgather on COMM_NULL")
     start = direct.entry(own, slots.Slots(own.size) if has_slots else None)
     own.Free()
     watched = []
