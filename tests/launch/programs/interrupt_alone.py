@@ -12,7 +12,7 @@ import numpy as np
 from mpi4py import MPI
 from standin import Fault, Interrupted, Regions
 
-from allraise import objects
+from allraise import broadcast, objects
 
 WORLD = MPI.COMM_WORLD
 P, ME = WORLD.size, WORLD.rank
@@ -56,11 +56,13 @@ def without_room(operation):
         return bytearray(n)
 
     def run(c):
-        objects.bytearray = no_room
+        for module in (objects, broadcast):
+            module.bytearray = no_room
         try:
             operation(c)
         finally:
-            del objects.bytearray
+            for module in (objects, broadcast):
+                del module.bytearray
 
     return run
 
