@@ -174,6 +174,12 @@ def test_a_failure_around_does_not_come_between_the_parts_of_a_step(n_ranks, way
     assert "ok" in run(n_ranks, "interrupt_steps.py", n_ranks, **way).stdout
 
 
+@pytest.mark.parametrize("n_ranks", [2, 4])
+def test_a_rank_that_has_come_in_vain_is_not_taken_to_come_later(n_ranks, way):
+    """When a communicator is made: what it has sent then is received then, or never."""
+    assert "ok" in run(n_ranks, "interrupt_met.py", deadline_s=30, **way).stdout
+
+
 @pytest.mark.parametrize("n_ranks", [2, 3])
 def test_an_operation_at_the_end_of_the_stack_leaves_no_rank_waiting(n_ranks, way):
     """It ends well, or its rank has failed, as far as the others can see, too."""
