@@ -18,7 +18,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCES = tuple(
     f"src/allraise/_{name}.c"
-    for name in ("plain", "gates", "gated", "direct", "objects", "outline")
+    for name in (
+        *("plain", "region", "given", "ending", "block"),
+        *("direct", "entry", "gates", "gated", "objects", "outline"),
+    )
 )
 
 

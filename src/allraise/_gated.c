@@ -327,8 +327,7 @@ static PyTypeObject Gated_Type = {
 int
 add_gated(PyObject *made)
 {
-    s_gate = PyUnicode_InternFromString("gate");
-    if (s_gate == NULL || PyModule_AddType(made, &Gated_Type) < 0
+    if (intern(&s_gate, "gate") < 0 || PyModule_AddType(made, &Gated_Type) < 0
         || PyModule_AddIntMacro(made, SLOT) < 0
         || PyModule_AddIntMacro(made, HEAD) < 0
         || PyModule_AddIntMacro(made, MAX_SLOTS) < 0

@@ -287,10 +287,8 @@ static PyMethodDef functions[] = {
 int
 add_gates(PyObject *made)
 {
-    s_pass_gate = PyUnicode_InternFromString("pass_gate");
-    s_test = PyUnicode_InternFromString("Test");
-    s_wait_at_gate = PyUnicode_InternFromString("wait_at_gate");
-    if (s_pass_gate == NULL || s_test == NULL || s_wait_at_gate == NULL
+    if (intern(&s_pass_gate, "pass_gate") < 0 || intern(&s_test, "Test") < 0
+        || intern(&s_wait_at_gate, "wait_at_gate") < 0
         || PyModule_AddFunctions(made, functions) < 0
         || PyModule_AddType(made, &LaneState_Type) < 0
         || PyModule_AddType(made, &StandingState_Type) < 0

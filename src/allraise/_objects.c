@@ -231,18 +231,10 @@ static PyTypeObject Broadcast_Type = {
 int
 add_objects(PyObject *made)
 {
-    struct {
-        PyObject **place;
-        const char *name;
-    } names[] = {{&s_gate, "gate"},   {&s_rank, "rank"},   {&s_pickle, "pickle"},
-                 {&s_dumps, "dumps"}, {&s_loads, "loads"}, {&s_bcast, "bcast"},
-                 {&s_root, "root"}};
-
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        *names[i].place = PyUnicode_InternFromString(names[i].name);
-        if (*names[i].place == NULL) {
-            return -1;
-        }
-    }
-    return PyModule_AddType(made, &Broadcast_Type);
+    return intern(&s_gate, "gate") < 0 || intern(&s_rank, "rank") < 0
+                   || intern(&s_pickle, "pickle") < 0 || intern(&s_dumps, "dumps") < 0
+                   || intern(&s_loads, "loads") < 0 || intern(&s_bcast, "bcast") < 0
+                   || intern(&s_root, "root") < 0
+               ? -1
+               : PyModule_AddType(made, &Broadcast_Type);
 }

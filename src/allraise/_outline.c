@@ -342,6 +342,7 @@ static PyMethodDef outline_functions[] = {
 int
 add_outline(PyObject *made)
 {
-    s_tb_lineno = PyUnicode_InternFromString("tb_lineno");
-    return s_tb_lineno == NULL ? -1 : PyModule_AddFunctions(made, outline_functions);
+    return intern(&s_tb_lineno, "tb_lineno") < 0
+               ? -1
+               : PyModule_AddFunctions(made, outline_functions);
 }

@@ -20,6 +20,12 @@
 #define OBJECT(type, name, attribute) {attribute, T_OBJECT, offsetof(type, name), 0, NULL}
 #define BOOL(type, name) {#name, T_BOOL, offsetof(type, name), 0, NULL}
 
+/* Note a string that Python looks up by its address. Returns 0, or -1 with an error
+   set. */
+int intern(PyObject **place, const char *name);
+
+/* ---- _ending.c ---- */
+
 /* Give room on the stack, or take it back: the difference, for another thread may do
    the same meanwhile. */
 void give_room(int calls);
@@ -29,7 +35,7 @@ PyObject *take_error(void);
 
 /* ---- _direct.c ---- */
 
-extern PyTypeObject Reduction_Type, Entry_Type;
+extern PyTypeObject Reduction_Type;
 
 /* Reduce `mine` of a `Reduction` to `total`. Returns 0, or -1 with an error set. */
 int reduction_run(PyObject *reduction);
@@ -38,6 +44,10 @@ int reduction_run(PyObject *reduction);
    the two objects. */
 int reduction_vectors(PyObject *reduction, PyObject *mine, PyObject *total,
                       long long **mine_at, long long **total_at);
+
+/* ---- _entry.c ---- */
+
+extern PyTypeObject Entry_Type;
 
 /* Of `slots`: the bytes of one, and of the word it begins with; and with how many ranks
    a gate has them. */
@@ -72,6 +82,7 @@ PyObject *method_of(PyObject *self, PyObject *instance, PyObject *owner);
 /* ---- what each puts into the module; 0, or -1 with an error set ---- */
 
 int add_direct(PyObject *made);
+int add_entry(PyObject *made);
 int add_gates(PyObject *made);
 int add_gated(PyObject *made);
 int add_objects(PyObject *made);

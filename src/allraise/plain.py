@@ -7,9 +7,9 @@ Python's own. What is done with it is told by `agreement` and `passage`. Twice t
 of each:
 
     here      plain classes; a guard does all in Python
-    _plain    the same ones, compiled from _plain.c where there was a compiler at
-              install: a `Block` is made, enters and exits by itself, as long as
-              nothing is special, and calls `guard` where something is
+    _plain    the same ones, compiled (from _plain.c and what that names) where there was
+              a compiler at install: a `Block` is made, enters and exits by itself, as
+              long as nothing is special, and calls `guard` where something is
 
 The compiled ones take a third of the time at most (docs/performance.md), and leave a
 signal's handler no place between the block and its agreement. `ALLRAISE_PURE=1` does

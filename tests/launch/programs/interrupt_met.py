@@ -21,7 +21,7 @@ for failing in (LAST, 0, LAST):
     failed = None
     try:
         with allraise.guard(WORLD, "around"):
-            if ME == failing:
+            if failing == ME:
                 time.sleep(WAIT_S)
                 raise OSError(failing)
             if ME in (0, LAST):
