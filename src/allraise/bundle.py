@@ -8,13 +8,8 @@ MPI, nor of how a set is shown::
     rank 1 ─ Bundle ┘                ├ merge ─ ... ─ Bundle of all ranks
     rank 2 ─ Bundle ──────────────── ┘
 
-A bundle maps *shape* (types and frames) to *variant* (messages, objects) to the
-ranks that have both. So its size grows with the number of distinct failures,
-not with the number of ranks, and the caps below bound the former.
-
-The key is the shape, with the message outside, because a message usually names
-the rank or a path: keyed on both, nothing would ever merge. The idea is LLNL
-STAT's: merge stacks in a tree, edges labelled with sets of ranks.
+So its size grows with the number of distinct failures (see `distinct`), not with the
+number of ranks, and caps bound the former.
 """
 
 from __future__ import annotations
@@ -23,12 +18,12 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from allraise.damage import WireError, check_ranges, check_types
+from allraise.distinct import Distinct
 from allraise.ranks import RankSet
 from allraise.record import INTERRUPTED, NOWHERE, Origin, Record, minimal
 from allraise.wire import (
     Packed,
     dump_compressed,
-    is_outline,
     kind_of,
     load_compressed,
     pack,
@@ -38,21 +33,13 @@ from allraise.wire import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-# What one merged bundle holds at most. Beyond, a rank keeps its place and its
-# exception's type, and loses its own message and stack.
-MAX_SHAPES: Final = 64
-MAX_VARIANTS: Final = 1024
-MAX_BUNDLE_BYTES: Final = 2 * 1024 * 1024
+    from allraise.distinct import Variant
 
 # Host, process and time are different on every rank, so they cannot merge.
 MAX_ORIGINS: Final = 1024
 
 # An age of nothing would read as a time: ages travel as negative times.
 TINIEST_AGE_S: Final = 1e-9
-
-_LEFT_OUT: Final = "[message and stack left out: too many different failures]"
-
-Variant = tuple[bytes, tuple[bytes, ...]]
 
 # What a shape and its variant, and a rank and its origin are made of.
 _OF_VARIANT: Final = (bytes, bytes, tuple)
@@ -71,19 +58,15 @@ def record_of(
         return minimal("<unknown>", reason, reason=reason)
 
 
-class Bundle:
+class Bundle(Distinct):
     """The failures of a set of ranks, each distinct thing held once.
 
     Not collective. Immutable for all but this module.
     """
 
     def __init__(self) -> None:
-        # Ranges of ranks as they came; put in order when they are read.
-        self._shapes: dict[bytes, dict[Variant, list[tuple[int, int]]]] = {}
+        super().__init__()
         self._origins: dict[int, tuple[str, int, float]] = {}
-        # What the caps count while others are merged into this one.
-        self._n_variants = 0
-        self._n_bytes = 0
 
     @classmethod
     def later(cls, make: Callable[[], Bundle]) -> Bundle:
@@ -179,86 +162,10 @@ class Bundle:
                 merged._origins.setdefault(rank, origin)
         return merged
 
-    def _add(
-        self, shape: bytes, variant: Variant, ranges: Iterable[tuple[int, int]]
-    ) -> None:
-        variants = self._shapes.get(shape)
-        if variants is None:
-            variants = self._shapes[shape] = {}
-            self._n_bytes += len(shape)
-        if variant in variants:
-            variants[variant].extend(ranges)
-        else:
-            variants[variant] = list(ranges)
-            self._n_variants += 1
-            self._n_bytes += len(variant[0]) + sum(map(len, variant[1]))
-
-    def _has_room_for(self, bundle: Bundle) -> bool:
-        """Tell whether all of another one fits, whatever both have in common."""
-        return (
-            self._n_variants + bundle._n_variants <= MAX_VARIANTS
-            and self._n_bytes + bundle._n_bytes < MAX_BUNDLE_BYTES
-            and len(self._shapes) + len(bundle._shapes) <= MAX_SHAPES
-        )
-
-    def _add_or_spill(
-        self, shape: bytes, variant: Variant, ranges: Iterable[tuple[int, int]]
-    ) -> None:
-        """Take in a failure as far as the caps allow."""
-        variants = self._shapes.get(shape)
-        room = (variants is not None and variant in variants) or (
-            self._n_variants < MAX_VARIANTS
-            and self._n_bytes < MAX_BUNDLE_BYTES
-            and (variants is not None or len(self._shapes) < MAX_SHAPES)
-        )
-        if not room:
-            record = unpack(Packed(shape, variant[0]))
-            name = record.links[0].type_name
-            if len(self._shapes) >= 2 * MAX_SHAPES:  # even types are without end
-                name = "(other types)"
-            packed = pack(minimal(name, _LEFT_OUT, record.kind))
-            shape, variant = packed.shape, (packed.variant, ())
-        self._add(shape, variant, ranges)
-
     @property
     def origins(self) -> Mapping[int, tuple[str, int, float]]:
         """Host, process and time by rank, as far as they were kept."""
         return self._origins
-
-    def entries(self) -> Iterator[tuple[bytes, Variant, RankSet]]:
-        """Go through the distinct failures as they travel."""
-        for shape, variant, ranges in self.held():
-            yield shape, variant, RankSet.from_ranges(ranges)
-
-    def held(self) -> Iterator[tuple[bytes, Variant, list[tuple[int, int]]]]:
-        """Go through them with the ranges of their ranks in no order."""
-        for shape, variants in self._shapes.items():
-            for variant, ranges in variants.items():
-                yield shape, variant, ranges
-
-    def __bool__(self) -> bool:
-        """Whether anyone failed."""
-        return bool(self._shapes)
-
-    @property
-    def ranks(self) -> RankSet:
-        """The ranks that failed."""
-        return RankSet.from_ranges(
-            pair
-            for variants in self._shapes.values()
-            for ranges in variants.values()
-            for pair in ranges
-        )
-
-    def rank_numbers(self) -> set[int]:
-        """Return the same, as plain numbers in no order: quicker."""
-        return {
-            rank
-            for variants in self._shapes.values()
-            for ranges in variants.values()
-            for first, last in ranges
-            for rank in range(first, last + 1)
-        }
 
     def only(self, rank: int, renamed: int | None = None) -> Bundle:
         """Return the failure of one rank alone, perhaps under another number."""
@@ -290,14 +197,6 @@ class Bundle:
             found._add(shape, variant, new.ranges)
         found._origins = {names[r]: origin for r, origin in self._origins.items()}
         return found
-
-    def outlines(self) -> dict[bytes, int]:
-        """Return the shapes without frames, each with the first rank that has it."""
-        return {
-            shape: min(first for ranges in variants.values() for first, _ in ranges)
-            for shape, variants in self._shapes.items()
-            if is_outline(shape)
-        }
 
     def reshaped(self, whole: Mapping[bytes, bytes]) -> Bundle:
         """Return the same with some shapes in place of others."""

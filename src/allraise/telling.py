@@ -14,7 +14,8 @@ from allraise.record import clip
 from allraise.render import format_block, format_traceback
 
 if TYPE_CHECKING:
-    from allraise.bundle import Bundle, Variant
+    from allraise.bundle import Bundle
+    from allraise.distinct import Variant
     from allraise.record import Record
 
 # `str()` prints a block a rank, as torch does. Past this many it is no longer

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allraise import bundle as bundles
-from allraise import failing
+from allraise import distinct, failing
 from allraise.bundle import Bundle
 from allraise.damage import WireError
 from allraise.ranks import RankSet
@@ -108,15 +108,15 @@ def test_the_caps_bound_the_size_and_keep_every_rank(make):
     n = 3000
     merged = Bundle.merge((Bundle.of(r, make(r)) for r in range(n)), capped=True)
     assert merged.ranks == RankSet(range(n))
-    assert len(merged._shapes) <= 2 * bundles.MAX_SHAPES + 1
-    assert merged._n_bytes < 1.2 * bundles.MAX_BUNDLE_BYTES
+    assert len(merged._shapes) <= 2 * distinct.MAX_SHAPES + 1
+    assert merged._n_bytes < 1.2 * distinct.MAX_BUNDLE_BYTES
     assert len(merged.origins) == bundles.MAX_ORIGINS
-    assert len(merged.encode()) < 1.3 * bundles.MAX_BUNDLE_BYTES
+    assert len(merged.encode()) < 1.3 * distinct.MAX_BUNDLE_BYTES
     assert content(merged)[0] == content(Bundle.of(0, make(0)))[0]
 
 
 def test_a_rank_beyond_the_caps_keeps_its_type():
-    n = bundles.MAX_VARIANTS + 10
+    n = distinct.MAX_VARIANTS + 10
     merged = Bundle.merge(
         (Bundle.of(r, record("OSError", f"m{r}")) for r in range(n)), capped=True
     )
@@ -133,8 +133,8 @@ def test_merging_capped_bundles_again_keeps_to_the_caps():
 
     merged = Bundle.merge([part(0), part(1500), part(3000)], capped=True)
     assert merged.ranks == RankSet(range(4500))
-    assert merged._n_variants <= bundles.MAX_VARIANTS + 2 * bundles.MAX_SHAPES
-    assert len(merged._shapes) <= 2 * bundles.MAX_SHAPES + 1
+    assert merged._n_variants <= distinct.MAX_VARIANTS + 2 * distinct.MAX_SHAPES
+    assert len(merged._shapes) <= 2 * distinct.MAX_SHAPES + 1
 
 
 def test_one_rank_can_be_taken_out_under_another_number():

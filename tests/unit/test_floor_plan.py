@@ -23,6 +23,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (0, "gates standing polling"),
         (0, "frames wire lane neighbours buffers deriving"),
         (0, "direct blocks"),
+        (0, "distinct"),
         (0, "bundle"),
         (0, "summary"),
         (0, "parts own calls"),

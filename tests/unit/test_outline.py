@@ -613,7 +613,7 @@ def test_what_cannot_be_merged_is_passed_on(monkeypatch):
 
 
 def test_beyond_the_caps_an_outline_keeps_its_type(monkeypatch):
-    monkeypatch.setattr("allraise.bundle.MAX_VARIANTS", 2)
+    monkeypatch.setattr("allraise.distinct.MAX_VARIANTS", 2)
     bundle, outlines = gathered(*(failed(OSError(28, f"full {n}")) for n in range(5)))
     made = bundle.reshaped(outlines[0].whole())
     names = [record.links[0].type_name for _, record in made.records()]
