@@ -55,8 +55,8 @@ class Cell:
         return ROOT / ".venv" / self.name
 
 
-def find_pythons() -> dict[str, str]:
-    """Return the interpreters that really run: "3.13" -> path, newest patch of each."""
+def find_pythons() -> dict[str, tuple[str, str]]:
+    """Return the interpreters that really run: "3.13" -> newest patch, its path."""
     folders = [Path(entry) for entry in os.get_exec_path()]
     for pattern in MANAGED:
         path = Path(pattern).expanduser()
@@ -80,7 +80,10 @@ def find_pythons() -> dict[str, str]:
             key = f"3.{minor}"
             if key not in best or best[key][0] < version:
                 best[key] = (version, str(python))
-    return {key: python for key, (_, python) in best.items()}
+    return {
+        key: (".".join(map(str, version)), python)
+        for key, (version, python) in best.items()
+    }
 
 
 def requirement(package: str, version: str | None) -> str:
@@ -88,17 +91,20 @@ def requirement(package: str, version: str | None) -> str:
     return f"{package}=={version}" if version else package
 
 
-def make_cells(data: dict[str, Any], pythons: dict[str, str]) -> list[Cell]:
+def make_cells(data: dict[str, Any], pythons: dict[str, tuple[str, str]]) -> list[Cell]:
     """Return one cell for each runtime and each Python that it asks for."""
     cells = []
     minors = list(pythons)
     ends = {"oldest": minors[0], "newest": minors[-1]} if minors else {}
     for row in data["wheels"]:
-        for minor, python in pythons.items():
+        for minor, (version, python) in pythons.items():
             if row.get("python", minor) != minor:
                 continue
             name = row.get("name", f"{row['mpi']}-{row['version']}") + f"-py{minor}"
             thorough = minor == ends.get(row.get("thorough"))
+            plan = table.plan(data, row, thorough=thorough)
+            if version in data["suite"]["no_unit"]:
+                plan = replace(plan, unit=False)
             cells.append(
                 Cell(
                     name=name,
@@ -107,7 +113,7 @@ def make_cells(data: dict[str, Any], pythons: dict[str, str]) -> list[Cell]:
                     mpi4py=requirement("mpi4py", row.get("mpi4py")),
                     tblib=requirement("tblib", row.get("tblib")),
                     quick=thorough and row.get("quick", False),
-                    plan=table.plan(data, row, thorough=thorough),
+                    plan=plan,
                     env=table.variables(data, row, str(ROOT / ".venv" / name)),
                     build_env=row.get("build_env", {}),
                 )
