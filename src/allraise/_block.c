@@ -82,7 +82,7 @@ make_block(PyObject *callable, PyObject *const *args, size_t n_given, PyObject *
     Given given = {.comm = n_args > 0 ? args[0] : NULL,
                    .step = n_args > 1 ? args[1] : NULL};
     /* Unless somebody has put other methods in their place since. */
-    int is_plain = n_args <= 2 && type->tp_new == PyType_GenericNew
+    int is_plain = n_args <= 2 && type->tp_new == Block_Type.tp_new
                    && type->tp_init == (initproc)Block_init;
     PyObject *made;
 
@@ -255,7 +255,6 @@ static PyTypeObject Block_Type = {
     .tp_doc = "A block that opens and closes a region, see allraise.plain.",
     .tp_basicsize = sizeof(Block),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
-    .tp_new = PyType_GenericNew,
     .tp_init = (initproc)Block_init,
     .tp_traverse = (traverseproc)Block_traverse,
     .tp_clear = (inquiry)Block_clear,
@@ -272,6 +271,9 @@ static PyMethodDef functions[] = {
 int
 add_block(PyObject *made)
 {
+    /* As of a class in Python, for what a user derives from it: `object.__new__` may make
+       one, takes no more than the class, and refuses abstract ones. */
+    Block_Type.tp_new = PyBaseObject_Type.tp_new;
     return intern(&s_init, "_init") < 0 || intern(&s_enter, "_enter") < 0
                    || PyModule_AddType(made, &Block_Type) < 0
                    || PyModule_AddFunctions(made, functions) < 0

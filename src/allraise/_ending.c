@@ -7,12 +7,58 @@
 
 static PyObject *s_exit;
 
-void
-give_room(int calls)
+static void
+give_room_in_c(int calls)
 {
-    int limit = Py_GetRecursionLimit();
-    if (limit < ENDLESS) {
-        Py_SetRecursionLimit(limit + calls);
+#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000
+    PyThreadState_Get()->c_recursion_remaining += calls;
+#else
+    (void)calls; /* counted with those of Python, or the stack itself is looked at */
+#endif
+}
+
+int
+give_room(void)
+{
+    int limit = Py_GetRecursionLimit(), given = limit < ENDLESS ? ROOM : 0;
+
+    Py_SetRecursionLimit(limit + given);
+    give_room_in_c(ROOM_IN_C);
+    return given;
+}
+
+void
+take_room(int given)
+{
+    give_room_in_c(-ROOM_IN_C);
+    Py_SetRecursionLimit(Py_GetRecursionLimit() - given);
+}
+
+#define CONTEXT(error) (((PyBaseExceptionObject *)(error))->context)
+
+void
+put_context(PyObject *error, PyObject *context)
+{
+    PyObject *at = context, *slow = context, *below;
+
+    /* Without references of its own: each is held by the one above. `slow` comes after,
+       and meets it where there is a cycle already. */
+    for (int n = 0; at != error && (below = CONTEXT(at)) != NULL; n++) {
+        if (below == error) {
+            PyException_SetContext(at, NULL);
+            break;
+        }
+        at = below;
+        if (at == slow) {
+            break;
+        }
+        slow = n % 2 ? CONTEXT(slow) : slow;
+    }
+    if (context != error) {
+        PyException_SetContext(error, context);
+    }
+    else {
+        Py_DECREF(context);
     }
 }
 
@@ -59,21 +105,16 @@ put_on_top(PyObject *error, PyObject *exc)
     PyObject *module, *result = NULL;
 
     for (int n = 0; exc != Py_None && result == NULL && n < MAX_TRIES; n++) {
-        give_room(ROOM);
+        int room = give_room();
         module = PyImport_ImportModule("allraise.chains");
         result = module ? PyObject_CallMethod(module, "put_on_top", "OO", error, exc)
                         : NULL;
         Py_XDECREF(module);
-        give_room(-ROOM);
+        take_room(room);
         if (result == NULL) { /* another handler */
             PyObject *newer = take_error();
-            if (newer != error) {
-                PyException_SetContext(newer, error);
-                error = newer;
-            }
-            else {
-                Py_DECREF(newer);
-            }
+            put_context(newer, error);
+            error = newer;
         }
     }
     Py_XDECREF(result);
@@ -87,9 +128,9 @@ end_slowly(const Ending *ending, PyObject *type, PyObject *exc, PyObject *traceb
 
     Py_INCREF(traceback);
     for (int n = 0;; n++) {
-        give_room(ROOM);
+        int room = give_room();
         result = end_region(ending, type, error, traceback);
-        give_room(-ROOM);
+        take_room(room);
         if (result != NULL || has_begun(ending) || n >= MAX_TRIES) {
             break;
         }

@@ -179,6 +179,7 @@ static PyObject *
 Entry_call(PyObject *self, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
     Entry *entry = (Entry *)self;
+    PyObject *request;
     Handle handle = 0;
     int code;
 
@@ -189,7 +190,11 @@ Entry_call(PyObject *self, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs
         raise_code(entry->error, code);
         return NULL;
     }
-    return adopted(entry, handle);
+    request = adopted(entry, handle);
+    if (request == NULL) {
+        Py_INCREF(self); /* for good: MPI may still write to the slots */
+    }
+    return request;
 }
 
 Slots

@@ -168,7 +168,7 @@ raise_late(PyObject *late, int has_failed)
         PyErr_SetObject((PyObject *)Py_TYPE(late), late);
     }
     else {
-        PyException_SetContext(late, Py_NewRef(error));
+        put_context(late, Py_NewRef(error));
         /* PyErr_SetObject would put what is being handled there instead. */
         PyErr_Restore(Py_NewRef(Py_TYPE(late)), Py_NewRef(late),
                       PyException_GetTraceback(late));

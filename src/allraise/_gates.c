@@ -35,8 +35,14 @@ begin_gate(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t n_args
     else {
         request = PyObject_CallNoArgs(args[0]);
     }
-    if (request == NULL || PyList_Append(args[1], request) < 0) {
-        Py_XDECREF(request);
+    if (request == NULL) {
+        return NULL;
+    }
+    if (PyList_Append(args[1], request) < 0) {
+        Py_DECREF(request);
+        if (is_direct && !is_open) {
+            Py_INCREF(args[0]); /* for good: MPI may still write to its slots */
+        }
         return NULL;
     }
     for (int n = 0; n < N_LOOKS && !is_open && !is_direct; n++) {
@@ -158,10 +164,10 @@ wait_at_gate(PyObject *comm, PyObject *operation, PyObject *request)
     if (watched != NULL) {
         PyList_SET_ITEM(watched, 0, Py_NewRef(request));
         for (int n = 0; n < MAX_TRIES; n++) {
-            give_room(ROOM);
+            int room = give_room();
             result = PyObject_CallMethodObjArgs(comm, s_wait_at_gate, operation, watched,
                                                 late, NULL);
-            give_room(-ROOM);
+            take_room(room);
             if (result != NULL || PyList_GET_SIZE(watched) != 1) {
                 break;
             }

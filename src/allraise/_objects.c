@@ -61,15 +61,18 @@ put_in_slot(const Broadcast *self, const Slots *slots, PyObject *object)
 }
 
 /* Return the object in a slot that has all of it. From a copy: what unpickles may pass
-   the next gate, or keep the bytes. */
+   the next gate, or keep the bytes. What the root has put there may be of another
+   operation, where the ranks do not call the same one: no more is read than there is. */
 static PyObject *
 object_in(const Broadcast *self, const char *slot)
 {
     PyObject *data, *object = NULL;
-    long long word;
+    unsigned long long word, n;
 
     memcpy(&word, slot, HEAD);
-    data = PyBytes_FromStringAndSize(slot + HEAD, (Py_ssize_t)(word >> COUNT_BITS));
+    n = word >> COUNT_BITS;
+    data = PyBytes_FromStringAndSize(slot + HEAD, n < SLOT - HEAD ? (Py_ssize_t)n
+                                                                  : SLOT - HEAD);
     if (data != NULL) {
         object = call_pickle(self, s_loads, data);
         Py_DECREF(data);
@@ -115,10 +118,10 @@ send_rest(const Broadcast *self, PyObject *comm, Py_ssize_t root, PyObject *data
 
     Py_INCREF(late);
     for (int n = 0; number != NULL && begun != NULL && n < MAX_TRIES; n++) {
-        give_room(ROOM);
+        int room = give_room();
         result = PyObject_CallFunctionObjArgs(self->rest, comm, number, OR_NONE(data),
                                               late, begun, NULL);
-        give_room(-ROOM);
+        take_room(room);
         if (result != NULL || PyList_GET_SIZE(begun)) {
             break;
         }

@@ -23,7 +23,7 @@
 
 /* Raised with each change that plain.py must know of: an editable install may hold a
    module of another day. */
-#define REVISION 15
+#define REVISION 16
 
 int
 intern(PyObject **place, const char *name)

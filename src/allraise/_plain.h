@@ -11,6 +11,9 @@
 /* What is called next is in Python, and may be called at the end of the stack: calls
    enough until it gives itself room. ENDLESS and MAX_TRIES as in `signals`. */
 #define ROOM 16
+/* Calls that C code may nest then: from 3.12 on Python counts them apart, and no limit
+   that can be set is theirs. As `STACK_ROOM` in `signals`. */
+#define ROOM_IN_C 500
 #define ENDLESS 1000000
 #define MAX_TRIES 100
 
@@ -26,9 +29,14 @@ int intern(PyObject **place, const char *name);
 
 /* ---- _ending.c ---- */
 
-/* Give room on the stack, or take it back: the difference, for another thread may do
-   the same meanwhile. */
-void give_room(int calls);
+/* Give room on the stack; returns what to take back. By the difference, for another
+   thread may do the same meanwhile. */
+int give_room(void);
+void take_room(int given);
+
+/* Let an exception come from another one, as Python does: no cycle of contexts is made.
+   Takes the reference of the second. */
+void put_context(PyObject *error, PyObject *context);
 
 /* Return the exception that is set, with its traceback, and set none. */
 PyObject *take_error(void);

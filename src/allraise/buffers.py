@@ -207,7 +207,11 @@ def _parse(spec: Any, blocks: int, init: Callable[..., Any]) -> None:
         dtype = memory.dtype
         is_native = getattr(dtype, "isnative", False)
         _dtypes[dtype] = CODES.find(dtype.char) if is_native else -1
-    elif isinstance(datatype, mpi().Datatype) and datatype.is_predefined:
+    elif (
+        isinstance(datatype, mpi().Datatype)
+        and datatype.is_predefined
+        and datatype.size == datatype.extent  # what is in a gap is not MPI's to move
+    ):
         place = _places().get(datatype.handle, -1)
         _datatypes[datatype.handle] = datatype.extent, place
     if blocks == 1 or count is not None:

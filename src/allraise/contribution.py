@@ -47,7 +47,7 @@ def capture_early(
         return None
     rank = private.rank
     try:
-        kind = _kind_of(exc)
+        kind = kind_of(exc)
         outline = None if whole else outline_of(exc, kind)
         if outline is None:
             return Bundle.of(rank, capture(exc, kind=kind)), None
@@ -85,7 +85,7 @@ def contribution(
         if captured is not None:
             captured.set_age(rank, private.met_at - private.failed_at)
             # To be interrupted since is less than to have failed.
-            if retold and exc is not None and _kind_of(exc) == INTERRUPTED:
+            if retold and exc is not None and kind_of(exc) == INTERRUPTED:
                 return retold, exc
             return captured, exc
         return _passed_on(private, exc, retold or Bundle())
@@ -131,7 +131,7 @@ def _from_elsewhere(
     return here.renamed(names)
 
 
-def _kind_of(exc: BaseException) -> str:
+def kind_of(exc: BaseException) -> str:
     """Tell a failure from what a peer's failure, or absence, has led to.
 
     What was raised *from* the interruption stands for it. What was raised while it

@@ -21,7 +21,16 @@ from allraise.frames import frames_from_summary
 from allraise.own import is_own_file
 from allraise.plain import OPEN
 from allraise.ranks import RankSet
-from allraise.record import BLOCKED, HANG, Frame, Link, Origin, Record, clip
+from allraise.record import (
+    BLOCKED,
+    HANG,
+    INTERRUPTED,
+    Frame,
+    Link,
+    Origin,
+    Record,
+    clip,
+)
 from allraise.wire import Packed, pack, unpack
 
 if TYPE_CHECKING:
@@ -102,9 +111,16 @@ def _waits(thread: int, frame: FrameType | None) -> str | None:
     return clip(found, MAX_CALL_CHARS) if found else found
 
 
-def failure_answer(exc: BaseException) -> Message:
-    """Take down the failure of a rank that waits for the agreement."""
-    packed = pack(capture(exc))
+def failure_answer(exc: BaseException, kind: str) -> Message:
+    """Take down what has ended the block of a rank that waits for the agreement.
+
+    Not collective.
+
+    Args:
+        exc: What it was.
+        kind: Whether a failure, or what one of a peer's has led to, see `record`.
+    """
+    packed = pack(capture(exc, kind=kind))
     return {
         "shape": packed.shape.decode(),
         "variant": packed.variant.decode(),
@@ -115,7 +131,9 @@ def failure_answer(exc: BaseException) -> Message:
 def _failure_record(answer: Message) -> Record:
     packed = Packed(answer["shape"].encode(), answer["variant"].encode())
     record = unpack(packed)
-    return Record(record.links, (), record.reasons, Origin(*answer["origin"]))
+    return Record(
+        record.links, (), record.reasons, Origin(*answer["origin"]), record.kind
+    )
 
 
 def _hang_record(message: str, answer: Message) -> Record:
@@ -222,13 +240,21 @@ def _ranks(ranks: RankSet) -> str:
     return f"{'rank' if len(ranks) == 1 else 'ranks'} {ranks}"
 
 
+def _ended(answer: Message) -> str:
+    """Return the state of a rank, told from one whose block has failed by itself."""
+    state = answer["state"]
+    is_woken = state == "failed" and answer.get("kind") == INTERRUPTED
+    return INTERRUPTED if is_woken else state
+
+
 def headline(case: Case, answers: Mapping[int, Message]) -> str:
     """Say in a line who has arrived and who has not."""
     groups = {
-        text: RankSet(r for r, a in answers.items() if a["state"] in states)
+        text: RankSet(r for r, a in answers.items() if _ended(a) in states)
         for text, states in (
             ("arrived", ("arrived",)),
             ("failed", ("failed",)),
+            ("interrupted", (INTERRUPTED,)),
             ("missing", ("inside", "elsewhere", "stalled", "silent", "finished")),
         )
     }

@@ -11,6 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from allraise.contribution import kind_of
 from allraise.hang import failure_answer, where_it_stands
 from allraise.leading import Claims
 from allraise.revive import is_wakeable, may_wake
@@ -138,8 +139,10 @@ class Peers:
             exc = found.exc
             answer["state"] = "arrived" if exc is None else "failed"
             answer["wakes"] = may_wake(private)
-            if exc is not None and stacks:
-                return {**answer, **failure_answer(exc)}
+            if exc is not None:
+                answer["kind"] = kind_of(exc)
+                if stacks:
+                    return {**answer, **failure_answer(exc, answer["kind"])}
         elif found is not None or (
             # Open here without a time limit; failures within it count on.
             len(counts) >= depth

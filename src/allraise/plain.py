@@ -226,7 +226,7 @@ Gated: Any = None
 Broadcast: Any = None
 
 # Of the compiled part. In an editable install it may be of another day.
-REVISION: Final = 15
+REVISION: Final = 16
 
 IS_COMPILED = False
 

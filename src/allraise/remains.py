@@ -12,7 +12,7 @@ from allraise.bundle import Bundle
 from allraise.ranks import RankSet
 from allraise.record import DIED, Link, Origin, Record, minimal
 from allraise.report import Report, load_report
-from allraise.stacks import program_frames
+from allraise.stacks import program_frames, without_launcher
 from allraise.stall import parse_stacks
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ def load_spool(folder: Path) -> Report:
     """
     left = read_left(folder)
     bundle = Bundle.merge((left.failures, left.ended))
+    size = _add_who_left_nothing(folder, bundle)
     if not bundle:
         msg = f"{folder} holds nothing that a rank has left"
         raise ValueError(msg)
-    size = _add_who_left_nothing(folder, bundle)
     return Report(left.step, bundle, left.size or size, left.environment)
 
 
@@ -113,6 +113,6 @@ def stack_record_of(path: Path) -> Record:
     message = crash.partition("\n")[0]
     current_thread = re.search(r"^Current thread 0x([0-9a-f]+)", crash, re.MULTILINE)
     key = int(current_thread[1], 16) if current_thread else None
-    frames = stacks.get(key or 0) or next(iter(stacks.values()), ())
+    frames = without_launcher(stacks.get(key or 0) or next(iter(stacks.values()), ()))
     link = Link("died", message, (f"died: {message}\n",), (), frames)
     return Record((link,), origin=origin, kind=DIED)

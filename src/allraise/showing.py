@@ -50,7 +50,9 @@ def describe(report: Report) -> str:
     command = " ".join(str(word) for word in known.get("command", ()))
     lines = [place_of(known), command]
     if "exit_code" in known:
-        lines.append(f"exit code {known['exit_code']}")
+        because = known.get("ended_because")
+        why = f": {because}" if because else ""
+        lines.append(f"exit code {known['exit_code']}{why}")
     return "".join(f"{sanitise(line)}\n" for line in lines if line)
 
 

@@ -259,3 +259,15 @@ def test_what_is_derived_from_g_comm_and_freed_is_an_exception(own, name):
 def test_a_communicator_that_is_freed_within_its_guard_is_an_exception(own):
     with pytest.raises(MPI.Exception), allraise.guard(own, "step"):
         own.Free()
+
+
+@pytest.mark.parametrize("name", ["DOUBLE_INT", "SHORT_INT", "LONG_INT", "2INT"])
+def test_what_is_between_the_parts_of_a_datatype_is_left_alone(own, name):
+    datatype = getattr(MPI, "TWOINT" if name == "2INT" else name)
+    found = []
+    with allraise.guard(own) as g:
+        for comm in (own, *[g.comm] * 3):
+            values = array("B", [own.rank + 1] * datatype.extent)
+            comm.Bcast([values, datatype], 0)
+            found.append(values)
+    assert all(values == found[0] for values in found)

@@ -1,5 +1,6 @@
 """The guarded block: all go on, or all raise."""
 
+import abc
 import asyncio
 import copy
 import itertools
@@ -12,7 +13,14 @@ import pytest
 from mpi4py import MPI
 
 import allraise
-from allraise import CheckpointError, CheckpointException, agree, gathering, guard
+from allraise import (
+    CheckpointError,
+    CheckpointException,
+    agree,
+    gathering,
+    guard,
+    methods,
+)
 from allraise.nesting import open_sides
 from ranks.outcomes import check_outcome, fail_if, outcome_of
 
@@ -434,3 +442,54 @@ def test_one_rank_communicates_nothing():
 
     check_outcome(outcome_of(block), alone, {0: error}, step="alone")
     alone.Free()
+
+
+def test_a_class_derived_from_guard_is_made_as_any_class(comm):
+    class MadeByObject(guard):
+        def __new__(cls, *_):
+            return object.__new__(cls)
+
+    class MadeAsAny(guard):
+        def __new__(cls, *_):
+            return super().__new__(cls)
+
+    class GivenTooMuch(guard):
+        def __new__(cls, *args):
+            return super().__new__(cls, *args)
+
+    class Abstract(guard, abc.ABC):
+        @abc.abstractmethod
+        def work(self): ...
+
+    for derived in (MadeByObject, MadeAsAny):
+        with derived(comm, "step") as made, copy.copy(made) as copied:
+            assert type(copied) is derived
+    for refused in (GivenTooMuch, Abstract):
+        with pytest.raises(TypeError):
+            refused(comm, "step")
+
+
+def test_an_exception_that_is_raised_twice_comes_from_itself_in_no_circle(monkeypatch):
+    """A handler raises the one that is handled, and the collective fails as well."""
+    late = KeyboardInterrupt("late")
+    monkeypatch.setitem(methods.LOOKS, "Barrier", lambda _comm: None)
+
+    class Communicator:
+        def gate(self, *_):
+            return late
+
+        def Barrier(self):
+            raise ValueError("of the collective")
+
+    barrier = methods._gated(Communicator, "Barrier")
+    found = []
+    try:
+        raise late
+    except KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            barrier(Communicator())
+    error = caught.value
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__context__
+    assert (error, len(found)) == (None, 2)

@@ -9,12 +9,21 @@ import time
 
 import pytest
 
-from allraise import HangError, leaving, load_report
+from allraise import HangError, PeerFailure, leaving, load_report
 from allraise.agreement import enter
 from allraise.asking import tell_many
 from allraise.census import TOKEN_CHARS, Address, Door
+from allraise.contribution import kind_of
 from allraise.grouping import group_records
-from allraise.hang import Case, headline, make_bundle, missing_ranks, notice, publish
+from allraise.hang import (
+    Case,
+    failure_answer,
+    headline,
+    make_bundle,
+    missing_ranks,
+    notice,
+    publish,
+)
 from allraise.leaving import told_by
 from allraise.nesting import close_region
 from allraise.overdue import answer
@@ -225,6 +234,23 @@ def test_the_headline_counts_everybody():
     text = headline(CASE, answers)
     assert text.endswith("rank 0 arrived, rank 1 failed, ranks 2-3 missing")
     assert str(missing_ranks(answers)) == "2-3"
+
+
+def test_who_was_woken_is_told_from_who_has_failed():
+    woken, failed = PeerFailure("rank 1 has failed"), OSError("full")
+    answers = {
+        rank: {
+            "state": "failed",
+            "kind": kind_of(exc),
+            **failure_answer(exc, kind_of(exc)),
+        }
+        for rank, exc in enumerate([woken, failed])
+    }
+    answers[2] = {"state": "inside"}
+    text = headline(CASE, answers)
+    assert text.endswith("rank 1 failed, rank 0 interrupted, rank 2 missing")
+    kinds = {str(r): found.kind for r, found in make_bundle(CASE, answers).records()}
+    assert kinds == {"0": "interrupted", "1": "failure", "2": "hang"}
 
 
 def test_the_notice_names_who_is_waited_for():

@@ -136,6 +136,14 @@ def test_a_report_without_a_step_speaks_of_none():
     )
 
 
+def test_why_the_job_was_ended_stands_beside_its_exit_code(path):
+    report = report_of([("1", failed_in("main"))])
+    why = "step 'write' passed its deadline of 5 s: rank 0 arrived, rank 1 missing"
+    report.environment.update(exit_code=1, ended_because=why)
+    report.save(path)
+    assert f"exit code 1: {why}\n" in show(path).stdout
+
+
 def test_a_kind_is_not_told_twice():
     records = [
         ("0", failed_in("f", kind="died", type_name="died", message="Aborted")),

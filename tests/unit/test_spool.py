@@ -84,9 +84,16 @@ def test_the_folder_says_how_many_ranks_there_were(held):
     assert load_spool(folder).size == 4
 
 
-def test_who_is_only_killed_leaves_nothing_to_read(held):
+def test_who_is_only_killed_leaves_its_number_and_place(held):
     process, folder = held
     process.kill()
     process.wait()
+    report = load_spool(folder)
+    ((ranks, record),) = report.bundle.records()
+    assert (str(ranks), record.origin.pid, report.size) == ("3", process.pid, 4)
+    assert "left nothing (killed?)" in report.text("ranks")
+
+
+def test_a_folder_without_a_file_of_any_rank_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds nothing that a rank has left"):
-        load_spool(folder)
+        load_spool(tmp_path)
