@@ -122,6 +122,7 @@ def failure_answer(exc: BaseException, kind: str) -> Message:
     """
     packed = pack(capture(exc, kind=kind))
     return {
+        "kind": kind,
         "shape": packed.shape.decode(),
         "variant": packed.variant.decode(),
         "origin": list(packed.origin),
@@ -131,9 +132,7 @@ def failure_answer(exc: BaseException, kind: str) -> Message:
 def _failure_record(answer: Message) -> Record:
     packed = Packed(answer["shape"].encode(), answer["variant"].encode())
     record = unpack(packed)
-    return Record(
-        record.links, (), record.reasons, Origin(*answer["origin"]), record.kind
-    )
+    return record._replace(origin=Origin(*answer["origin"]))
 
 
 def _hang_record(message: str, answer: Message) -> Record:

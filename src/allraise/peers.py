@@ -139,10 +139,8 @@ class Peers:
             exc = found.exc
             answer["state"] = "arrived" if exc is None else "failed"
             answer["wakes"] = may_wake(private)
-            if exc is not None:
-                answer["kind"] = kind_of(exc)
-                if stacks:
-                    return {**answer, **failure_answer(exc, answer["kind"])}
+            if exc is not None and stacks:
+                return {**answer, **failure_answer(exc, kind_of(exc))}
         elif found is not None or (
             # Open here without a time limit; failures within it count on.
             len(counts) >= depth

@@ -239,11 +239,7 @@ def test_the_headline_counts_everybody():
 def test_who_was_woken_is_told_from_who_has_failed():
     woken, failed = PeerFailure("rank 1 has failed"), OSError("full")
     answers = {
-        rank: {
-            "state": "failed",
-            "kind": kind_of(exc),
-            **failure_answer(exc, kind_of(exc)),
-        }
+        rank: {"state": "failed", **failure_answer(exc, kind_of(exc))}
         for rank, exc in enumerate([woken, failed])
     }
     answers[2] = {"state": "inside"}

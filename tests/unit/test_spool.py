@@ -3,9 +3,11 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from allraise import launcher
 from allraise.bundle import Bundle
 from allraise.page import page_of
 from allraise.remains import load_spool
@@ -92,6 +94,28 @@ def test_who_is_only_killed_leaves_its_number_and_place(held):
     ((ranks, record),) = report.bundle.records()
     assert (str(ranks), record.origin.pid, report.size) == ("3", process.pid, 4)
     assert "left nothing (killed?)" in report.text("ranks")
+
+
+def test_the_stack_of_a_crash_is_the_programs_without_the_launchers(held):
+    process, folder = held
+    left = folder / "rank-3.txt"
+    head = left.read_text().partition("\n")[0]
+    process.kill()
+    process.wait()
+    frames = [
+        ("job.py", 7, "crash"),
+        ("job.py", 9, "<module>"),
+        ("mpi4py/run.py", 2, "main"),
+        (str(Path(launcher.__file__)), 5, "run_program"),
+        ("<frozen runpy>", 88, "_run_code"),
+    ]
+    lines = [f'  File "{file}", line {n} in {name}' for file, n, name in frames]
+    crash = "Fatal Python error: Segmentation fault"
+    thread = "Current thread 0x0000000000000001 (most recent call first):"
+    left.write_text("\n".join([head, crash, "", thread, *lines, ""]))
+    ((_, record),) = load_spool(folder).bundle.records()
+    assert record.kind == "died"
+    assert [frame.name for frame in record.links[0].frames] == ["<module>", "crash"]
 
 
 def test_a_folder_without_a_file_of_any_rank_is_refused(tmp_path):
