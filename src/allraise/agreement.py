@@ -34,10 +34,13 @@ from allraise.exceptions import CheckpointException
 from allraise.nesting import (
     cell_here,
     close_region,
+    contains,
     cut_back,
     innermost,
     is_within,
     note_nested,
+    open_sides,
+    past_one_rank,
 )
 from allraise.plain import OPEN, PENDING
 from allraise.signals import (
@@ -48,7 +51,7 @@ from allraise.signals import (
     signals_held_back,
     take_room_back,
 )
-from allraise.verdict import succeeds
+from allraise.verdict import FOR_TWIN, TO_WAKE, succeeds
 from allraise.waking import look_outside, tell_outside
 
 if TYPE_CHECKING:
@@ -86,7 +89,10 @@ def enter(private: Private, region: Region, *, looks: bool = True) -> Opened:
     if settled is not None and private.depth >= settled[0]:
         raise settled[1]
     around = cell[0]
-    is_nested = around is not None and around[0] is not private
+    is_nested = False
+    if around is not None and around[0] is not private:
+        beyond = past_one_rank(around)
+        is_nested = beyond is not None and beyond[0] is not private
     if is_nested:
         prepare_nested(private.size, private.group)
     outer, number = private.innermost, private.n_within + 1
@@ -121,12 +127,21 @@ def prepare_nested(size: int, group: MPI.Group | None) -> None:
     if not is_within(size, group):
         return  # its other ranks know nothing of the regions here: it comes first
     around = innermost()
-    if around is not None and size > 1:
-        # It must be able to wake this rank. Those further out were asked then.
-        wake_from_now_on(around)
+    if around is None or size == 1:
+        return
+    # It must be able to wake this rank. Those further out were asked then.
+    wake_from_now_on(around)
+    for side in dict.fromkeys(open_sides()):
+        # Some of its ranks may come to stand within it in a region of these ranks, and
+        # others in it alone.
+        is_new = side.size == size and side.group is not group and not side.has_twin
+        if is_new and contains(side, group):
+            wake_from_now_on(side, is_twin=True)
 
 
-def wake_from_now_on(private: Private, operation: str = "") -> None:
+def wake_from_now_on(
+    private: Private, operation: str = "", *, is_twin: bool = False
+) -> None:
     """Let a failing rank wake its peers on this communicator from now on.
 
     Collective over comm at its first use on a communicator, not collective
@@ -139,6 +154,7 @@ def wake_from_now_on(private: Private, operation: str = "") -> None:
     Args:
         private: This rank's side.
         operation: What the user asked for, if anything, to be told as interrupted.
+        is_twin: Whether to ask for `Private.has_twin`, too.
 
     Raises:
         PeerFailure: A rank has failed instead of coming here, and the user asked.
@@ -148,15 +164,15 @@ def wake_from_now_on(private: Private, operation: str = "") -> None:
     _, due = _load_closing().settled_for(private)
     if due is not None:
         raise due
-    if private.wakes or private.comm is None:
+    if (private.has_twin if is_twin else private.wakes) or private.comm is None:
         return
     opened = enter(private, "")
     try:
-        private.asking, private.asks_for = True, operation
+        private.asking, private.asks_for = FOR_TWIN if is_twin else TO_WAKE, operation
         private.note_plain()
         outcome = leave(opened, None, 0)
     finally:
-        private.asking, private.asks_for = False, ""
+        private.asking, private.asks_for = 0, ""
         private.note_plain()
     if outcome is not None:
         if operation and is_a(outcome, CheckpointException):

@@ -18,6 +18,7 @@ WAITS = ("Waitall", "Waitany", "Waitsome", "waitall", "waitany", "waitsome")
 
 def communicator_of_one(comm: MPI.Intracomm) -> MPI.Intracomm:
     """Return ``g.comm`` of a guard on a communicator of one rank. Not collective."""
+    comm = getattr(comm, "plain", comm)  # made of another g.comm
     base: type = type(comm)
     found: MPI.Intracomm = _class(base)(comm)
     return found

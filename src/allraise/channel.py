@@ -58,6 +58,7 @@ WORDS = HEAD + 2 * MAX_PAIRS
 
 # In place of the depth: where a rank stands (`standing`), and how many words.
 STAND = -1
+STAND_PART = -2  # more of it follows
 MAX_STAND = 300  # words, beside those for the groups
 
 
@@ -86,11 +87,14 @@ class Channel(Passage):
         #: communicators within it, and of one that is being made
         self.gates_within: Callable[[], list[Gates]] = list
         self.pending: list[Gates] = []
+        #: whether a message of a meeting or a door that was given up may be there
+        self.is_dirty = False
         self.needs_relay = self.size > DIRECT_LIMIT
         self._told = told_ranks(self.rank, self.size)
         self._n_sent = array("q", bytes(8 * self.size))
         self._n_received = 0
         self._sends: list[MPI.Request] = []
+        self._parts: dict[int, list[int]] = {}  # of where others stand
         # Persistent, so that lists of requests to wait for stay valid.
         self._message = array("q", [UNKNOWN]) * (MAX_STAND + self.size // 4)
         self.start_listening()
@@ -131,8 +135,12 @@ class Channel(Passage):
         self.listen.Start()
 
     def _take_in(self, rank: int, depth: int, n_pairs: int, *pairs: int) -> None:
-        if depth == STAND:
-            self.standing.know(rank, decode(pairs[:n_pairs]))
+        if depth in {STAND, STAND_PART}:
+            # Where each begins is told: this may be done again, see `read`.
+            begin, *words = pairs[: n_pairs + 1]
+            self._parts[rank] = self._parts.get(rank, [])[:begin] + words
+            if depth == STAND:
+                self.standing.know(rank, decode(self._parts[rank]))
             return
         is_further_out = self._fail(rank, depth)
         pairs = pairs[: 2 * n_pairs]
@@ -169,13 +177,15 @@ class Channel(Passage):
         self.standing.told = stand
         self.standing.know(self.rank, stand)
         words = encode(stand)
-        if HEAD + len(words) > len(self._message):
-            return  # regions within regions beyond all measure: the deadline's
-        message = array("q", [self.rank, STAND, len(words), *words])
-        for rank in range(self.size):
-            if rank != self.rank:
-                self._sends.append(self.private.Isend(message, rank, TAG))
-                self._n_sent[rank] += 1
+        most = len(self._message) - HEAD - 1
+        for begin in range(0, len(words), most):
+            part = words[begin : begin + most]
+            kind = STAND if begin + most >= len(words) else STAND_PART
+            message = array("q", [self.rank, kind, len(part), begin, *part])
+            for rank in range(self.size):
+                if rank != self.rank:
+                    self._sends.append(self.private.Isend(message, rank, TAG))
+                    self._n_sent[rank] += 1
 
     # -- after the agreement -------------------------------------------------------
 
@@ -205,12 +215,14 @@ class Channel(Passage):
         # have entered all of them.
         entered = self.gates[0].entered
         door = self.door.entered
-        mine = array("q", [self.used, entered, -entered, new_ident(), door])
+        is_dirty = bool(self.pending) or self.is_dirty
+        mine = array("q", [self.used, entered, -entered, new_ident(), door, is_dirty])
         most = array("q", bytes(8 * len(mine)))
         # It also keeps every rank here until all have received everything, so
         # that a next region's announcement is not taken for one of this region.
         self.private.Allreduce(mine, most, MPI.MAX)
         self.announced = Announced()
+        self.is_dirty = bool(most[5])
         self.pending.clear()
         self._n_sent = array("q", bytes(8 * self.size))
         self._n_received = 0

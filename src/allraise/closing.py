@@ -27,7 +27,14 @@ from allraise.private import step_of
 from allraise.reducing import reduce_vector
 from allraise.registry import after_the_end
 from allraise.spooling import keep_failure
-from allraise.verdict import EVERYWHERE, is_asked, is_success, is_told, read_verdict
+from allraise.verdict import (
+    EVERYWHERE,
+    is_asked,
+    is_for_twin,
+    is_success,
+    is_told,
+    read_verdict,
+)
 from allraise.waking import announce, look_outside, tell_outside
 
 if TYPE_CHECKING:
@@ -117,7 +124,7 @@ def _close_alone(
     private = opened[0]
     # A region around this one has failed: that passes, as it does where there
     # are more ranks here.
-    woken = is_a(exc, PeerFailure) and outermost() is not private
+    woken = is_a(exc, PeerFailure) and outermost() is not None
     if exc is not None and not refused and not woken:
         exc = fail_alone(private, exc)
     _close(opened, None)
@@ -153,8 +160,8 @@ def _agree(
             exc, late = reduce_vector(opened, exc, place, refused)
             if exc is not before:
                 captured = None
-        if is_asked(private) and not private.asking:
-            exc, late = _reduce_again(opened, exc, late, place, refused)
+        if is_asked(private):
+            exc, late = _answer(opened, exc, late, place, refused)
             woke = True
         if is_success(private):
             failure = None
@@ -184,24 +191,29 @@ def _agree(
     return failure
 
 
-def _reduce_again(
+def _answer(
     opened: Opened,
     exc: BaseException | None,
     late: BaseException | None,
     place: int,
     refused: bool,  # noqa: FBT001 as it came
 ) -> tuple[BaseException | None, BaseException | None]:
-    """Do the reduction again, after one in which a peer asked to be woken.
+    """Do the reduction again, after one in which a peer asked for something.
 
-    Collective over comm. Nobody had failed, and this rank was not asking: its
+    Collective over comm. Nobody had failed; if this rank was not asking itself, its
     agreement is to come. Once a communicator, so its price does not count.
 
     Returns:
         What `reduce_vector` returns.
     """
+    private = opened[0]
+    if is_for_twin(private):
+        private.beacon.flush()  # a rank may have told where it stands besides
+    if private.asking:
+        return exc, late
     if late is not None:
         exc = late  # whatever a signal's handler raised is a failure by then
-        is_outermost = opened[4] is None or outermost() is opened[0]
+        is_outermost = opened[4] is None or outermost() is private
         _prepare(opened, exc, place, is_outermost, refused=False)
     return reduce_vector(opened, exc, place, refused)
 

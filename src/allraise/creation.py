@@ -23,14 +23,20 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from allraise.chains import is_of_mpi
 from allraise.errors import PeerFailure
 from allraise.gates import Gates, new_ident
 from allraise.impasse import consider, look, note_met
 from allraise.lane import LEAKED, UNKNOWN
-from allraise.nesting import enclosing, note_twins, open_sides, watch_anew, within
+from allraise.nesting import (
+    enclosing,
+    open_sides,
+    passed_on,
+    watch_anew,
+    within,
+)
 from allraise.polling import way_to
 from allraise.private import VECTOR_LENGTH, Private
 from allraise.registry import known_private, register
@@ -53,6 +59,10 @@ N_TAGS: Final = 30_000  # any MPI has tags up to 32767
 _OPERATION: Final = "the first use of a communicator"
 
 _made: Counter[tuple[bytes, bytes]] = Counter()
+
+# Meetings that a signal's handler has thrown this rank out of: where the user deals with
+# that and comes again, the others are still in it.
+_begun: dict[tuple[bytes, bytes], _Meeting] = {}
 
 
 def private_of(comm: MPI.Intracomm) -> Private:
@@ -96,13 +106,13 @@ def _create(comm: MPI.Intracomm) -> Private:
     # From here on the other ranks count on this one.
     with room_on_the_stack(), signals_held_back():
         if meeting is not None:
+            del _begun[_key_of(group, around)]
             meeting.pass_through()
         private = Private(None, rank, size, MPI.MAX)
         private.group = group
         # The interruptible communicator of a region is not to wait at gates here.
         _connect(private, getattr(comm, "plain", comm))
         register(comm, private)
-        note_twins(private)
     return private
 
 
@@ -164,6 +174,7 @@ class _Meeting:
         from mpi4py import MPI
 
         self.outer = around[0]
+        self.beside = passed_on(None, around)
         self.beacons: list[Channel] = [side.beacon for side in around]
         self.ranks = MPI.Group.Translate_ranks(group, None, self.outer.group)
         ident = _ident_of(array("q", self.ranks).tobytes(), around)
@@ -174,6 +185,9 @@ class _Meeting:
             (side.gates.ident, side.depth) for side in around[:-1] if side.gates
         )
         self.gate = Gate(ident ^ 2, 1, frozenset(names), sides)
+        # Distances, with the gate.
+        self.sent: set[tuple[int, int]] = set()
+        self.received: set[tuple[int, int]] = set()
 
     def come_together(self) -> None:
         """Wait until each member has come.
@@ -183,7 +197,8 @@ class _Meeting:
         """
         # Where this rank does not get through, its failure tells the others so.
         for beacon in self.beacons:
-            beacon.pending.append(self.gates)
+            if self.gates not in beacon.pending:
+                beacon.pending.append(self.gates)
         note_met(self.gate)
         _exchange(self)
 
@@ -209,9 +224,32 @@ def _meet(group: MPI.Group, around: list[Private]) -> _Meeting:
     Raises:
         PeerFailure: One has failed.
     """
-    meeting = _Meeting(group, around)
-    meeting.come_together()
+    key = _key_of(group, around)
+    meeting = _begun.get(key)
+    if meeting is None:
+        with room_on_the_stack(), signals_held_back():
+            meeting = _begun[key] = _Meeting(group, around)
+    try:
+        meeting.come_together()
+    except PeerFailure:
+        del _begun[key]
+        raise
     return meeting
+
+
+def _key_of(group: MPI.Group, around: list[Private]) -> tuple[bytes, bytes]:
+    """Return what tells the meetings of a group, and of a time, from others."""
+    from mpi4py import MPI
+
+    ranks = MPI.Group.Translate_ranks(group, None, around[0].group)
+    return array("q", ranks).tobytes(), _generation(around)
+
+
+def _generation(around: list[Private]) -> bytes:
+    return b" ".join(
+        b"%d %d" % (side.gates.ident if side.gates else 0, side.n_failed)
+        for side in around
+    )
 
 
 def _ident_of(name: bytes, around: list[Private]) -> int:
@@ -220,10 +258,7 @@ def _ident_of(name: bytes, around: list[Private]) -> int:
     Not collective: every member makes the same one of the group and of how many
     were made of it since a region around last failed.
     """
-    generation = b" ".join(
-        b"%d %d" % (side.gates.ident if side.gates else 0, side.n_failed)
-        for side in around
-    )
+    generation = _generation(around)
     _made[name, generation] += 1
     text = name + generation + b" %d" % _made[name, generation]
     digest = hashlib.blake2b(text, digest_size=8).digest()
@@ -245,10 +280,14 @@ def _exchange(meeting: _Meeting) -> None:
     here = array("q", [gates.ident, gates.entered])
     distance = 1
     while distance < len(ranks):
-        send = comm.Isend(here, ranks[(rank + distance) % len(ranks)], tag)
-        if not send.Test():
-            LEAKED.append(send)
-        there = array("q", [0, 0])
+        step = gates.entered, distance
+        with room_on_the_stack(), signals_held_back():
+            if step not in meeting.sent:
+                send = comm.Isend(here, ranks[(rank + distance) % len(ranks)], tag)
+                if not send.Test():
+                    LEAKED.append(send)
+                meeting.sent.add(step)
+        there = here if step in meeting.received else array("q", [0, 0])
         # What somebody sent to a meeting that was given up is still there. Where 300
         # were, one in a hundred later ones has the tag of one of them.
         while there != here:
@@ -259,7 +298,10 @@ def _exchange(meeting: _Meeting) -> None:
                 if request:
                     request.Cancel()
                     request.Wait()
+                if there == here:
+                    meeting.received.add(step)
                 raise
+        meeting.received.add(step)
         distance *= 2
 
 
@@ -270,8 +312,9 @@ def _wait_in(meeting: _Meeting, request: MPI.Request) -> None:
         PeerFailure: A region around has failed, and the gate, if any, is closed.
     """
     beacons, gates = meeting.beacons, meeting.gates
+    heard: list[Any] = [*beacons, *meeting.beside]
     wait_any = way_to("Waitany")
-    watched = [request, *(beacon.listen for beacon in beacons)]
+    watched = [request, *(channel.listen for channel in heard)]
     while True:
         consider(open_sides()[0], meeting.gate)
         failed = [beacon for beacon in beacons if beacon.has_failed_around]
@@ -282,7 +325,7 @@ def _wait_in(meeting: _Meeting, request: MPI.Request) -> None:
         place = wait_any(watched)
         if place == 0:
             return
-        beacons[place - 1].read()
+        heard[place - 1].read()
 
 
 def _gates_within(private: Private) -> list[Gates]:

@@ -20,7 +20,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from allraise.lane import LEAKED
-from allraise.nesting import contains, open_sides, outermost, watch_nothing, within
+from allraise.nesting import (
+    contains,
+    open_sides,
+    outermost,
+    waked_within,
+    watch_nothing,
+)
 from allraise.polling import way_to
 from allraise.standing import Gate, Stand, never_open
 
@@ -50,7 +56,18 @@ def note_met(gate: Gate) -> None:
     """Note that this rank comes to a meeting, see `creation`. Not collective."""
     root = outermost()
     if root is not None and root.beacon is not None:
-        root.beacon.standing.note_met(root.opened()[0], gate)
+        root.beacon.standing.note_met(root.opened()[0], gate.ident, gate.number)
+
+
+def note_freed(private: Private) -> None:
+    """Note what this rank has entered of a communicator that is freed.
+
+    Not collective.
+    """
+    root = outermost()
+    if root is not None and root.beacon is not None and root is not private:
+        for gates in (private.gates, *private.beacon.gates):
+            root.beacon.standing.note_met(root.opened()[0], gates.ident, gates.entered)
 
 
 def look(channel: Waits, gates: Gates | None) -> None:
@@ -164,6 +181,7 @@ def _pass_door(root: Private) -> BaseException | None:
             while True:
                 consider(root, gate)
                 if _depth_over(root):
+                    beacon.is_dirty = True
                     request.Cancel()
                     request.Wait()
                     beacon.announce()  # that this rank enters nothing before
@@ -190,7 +208,10 @@ def _end(root: Private) -> None:
     note_skip()
     root.beacon.announce(depth=1)
     if root.channel is not root.beacon:
-        root.channel.announce([side.channel for side in within(root)])
+        inner = waked_within(root)
+        for side in inner:
+            root.note_entered(side)  # its lane is of no use any more
+        root.channel.announce([side.channel for side in inner])
 
 
 def _stand(root: Private, path: tuple[Gate, ...], gate: Gate | None) -> Stand:

@@ -15,15 +15,16 @@ ends on all its members or on none, and the collectives that follow a failed one
 need no watching.
 
 All ranks of B must use one kind of reduction, wherever they stand in it. Where
-regions on two communicators of the same ranks are within each other, some may
-stand in the outermost one, which nothing is around: so the agreements on either
-are gates from the time that both are known (`Private.has_twin`).
+regions on two communicators of the same ranks are within each other, A, B and A again,
+some may stand in the outermost one, which nothing is around: so before B is entered
+there, the ranks agree that the agreements on A are gates from then on
+(`Private.has_twin`).
 
-**When A has failed**, every rank gives up its private communicators of the same
-thread whose group lies within A's, except A's own: a rule that each rank can apply alone and that
-all apply alike. Those with a region open around the one that failed are made anew
-at once, by all their ranks, which have all come to A's agreement. The others are
-forgotten, and the next guard on B makes a new one.
+**When A has failed**, its ranks agree on which communicators within it some of them have
+entered meanwhile, and give up the private communicators of those. Those with a region
+open around the one that failed are made anew at once, by all their ranks, which have all
+come to A's agreement. The others are forgotten, and the next guard on B makes a new one.
+What no rank has entered is in step, and may be in use by another thread.
 
 **An announcement tells the depth** of the region that failed, for a rank that is
 behind may still be outside of it: a region on B ends only for the failure of one
@@ -45,9 +46,12 @@ from allraise.plain import OPEN
 from allraise.registry import forget, registered
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mpi4py import MPI
 
     from allraise.private import Cell, Opened, Private
+    from allraise.waits import Beside
 
 
 def cell_here() -> Cell:
@@ -56,18 +60,35 @@ def cell_here() -> Cell:
 
 
 def open_sides() -> list[Private]:
-    """Return the side of each open region of this thread, outermost first."""
+    """Return the side of each open region of this thread, outermost first.
+
+    Not those of one rank: nobody else knows of them, and they end nothing.
+    """
     opened, found = cell_here()[0], []
     while opened is not None:
-        found.append(opened[0])
+        if opened[0].size > 1:
+            found.append(opened[0])
         opened = opened[4]
     return found[::-1]
 
 
+def past_one_rank(opened: Opened | None) -> Opened | None:
+    """Return a region, or the first around it that is of several ranks.
+
+    Not collective.
+    """
+    while opened is not None and opened[0].size == 1:
+        opened = opened[4]
+    return opened
+
+
 def note_nested(private: Private) -> None:
     """Note that the region just opened lies in one elsewhere. Not collective."""
+    around = tuple(enclosing(private.group, private))
+    for side in around:
+        side.note_entered(private)
     private.watched_before.append(private.watched)
-    _watch(private, tuple(enclosing(private.group, private)))
+    _watch(private, around)
 
 
 def close_region(opened: Opened, *, n_within: int) -> None:
@@ -81,6 +102,7 @@ def close_region(opened: Opened, *, n_within: int) -> None:
     private.n_within = n_within
     private.innermost = outer
     cell[0] = around
+    around = past_one_rank(around)
     if around is None:
         if private.skips:
             private.skips = False
@@ -148,7 +170,8 @@ def cut_back(opened: Opened) -> bool:
     for side in sides:
         n_nested, kept = 0, opened
         while (around := kept[4]) is not None:
-            n_nested += kept[0] is side is not around[0]
+            beyond = past_one_rank(around)
+            n_nested += beyond is not None and kept[0] is side is not beyond[0]
             kept = around
         before = side.watched_before[n_nested:]
         del side.watched_before[n_nested:]
@@ -162,8 +185,32 @@ def _watch(private: Private, around: tuple[Private, ...]) -> None:
     private.watched = around
     private.note_plain()
     if private.channel is not None:
-        private.beacon.enclosing = tuple(side.beacon for side in around)
-        private.channel.enclosing = tuple(side.channel for side in around)
+        beside = passed_on(private, around)
+        private.beacon.enclosing = (*beside, *(side.beacon for side in around))
+        if private.channel is not private.beacon:
+            private.channel.enclosing = tuple(side.channel for side in around)
+
+
+def passed_on(private: Private | None, around: Sequence[Private]) -> list[Beside]:
+    """Return the channels whose news this rank passes on while it waits elsewhere.
+
+    Not collective. Those of regions around that do not contain what it waits for, where
+    that is listened to at all, and news goes from rank to rank.
+
+    Args:
+        private: The side on which it waits, if it is known.
+        around: Those that contain it.
+    """
+    sides = [
+        side
+        for side in dict.fromkeys(open_sides() if around else ())
+        if side is not private and side not in around and side.beacon.needs_relay
+    ]
+    if not sides:
+        return []
+    from allraise.waits import Beside  # late: it is loaded with a channel
+
+    return [Beside(side.beacon) for side in sides]
 
 
 def enclosing(group: MPI.Group | None, private: Private | None = None) -> list[Private]:
@@ -183,52 +230,42 @@ def enclosing(group: MPI.Group | None, private: Private | None = None) -> list[P
 
 
 def outermost() -> Private | None:
-    """Return the side of the outermost open region of this thread, if any."""
-    opened = cell_here()[0]
-    if opened is None:
-        return None
-    while (around := opened[4]) is not None:
-        opened = around
-    return opened[0]
+    """Return the side of the outermost open region of several ranks, if any."""
+    return next(iter(open_sides()), None)
 
 
 def within(private: Private) -> list[Private]:
-    """Return the other sides whose group lies within this one's.
-
-    Not collective. Not those of other threads: regions nest within a thread, and a
-    checkpoint that is saved in the background goes on when a step has failed. Which
-    thread a communicator is used in is the same on all ranks of a program.
-    """
+    """Return the other sides whose group lies within this one's. Not collective."""
     return [
         side
         for side in registered()
-        if side is not private
-        and side.size > 1
-        and side.thread == private.thread
-        and contains(private, side.group)
+        if side is not private and side.size > 1 and contains(private, side.group)
     ]
 
 
-def give_up_within(private: Private, depth: int) -> list[Private]:
-    """Give up what lies within a communicator that has failed. Not collective.
+def give_up_within(private: Private, depth: int, entered: set[int]) -> list[Private]:
+    """Give up what was used within a region that has failed. Not collective.
 
-    All its ranks call this alike, after the agreement.
+    All its ranks call this alike, after the agreement. Not what other threads use: a
+    checkpoint that is saved in the background goes on when a step has failed.
 
     Args:
         private: Its side.
         depth: Of the region that failed.
+        entered: Idents of what a rank has entered within it.
 
     Returns:
         What must be made anew, for it has a region around that one.
     """
     around = _around(private, depth)
-    for side in within(private):
+    used = [s for s in within(private) if s.gates and s.gates.ident in entered]
+    for side in used:
         if side not in around:
             forget(side)
         side.channel.abandon()
         if side.beacon is not side.channel:
             side.beacon.abandon()
-    return [side for side in around if contains(private, side.group)]
+    return [side for side in around if side in used]
 
 
 def _around(private: Private, depth: int) -> list[Private]:
@@ -250,25 +287,22 @@ def within_here(private: Private) -> list[Private]:
     Not collective.
     """
     around = _around(private, private.depth)
-    return [side for side in within(private) if side not in around]
+    return [side for side in waked_within(private) if side not in around]
+
+
+def waked_within(private: Private) -> list[Private]:
+    """Return what lies within, but for what another thread of this rank was in last.
+
+    Not collective. For a revoke, which wakes whoever waits there: each rank may take
+    this for itself.
+    """
+    return [side for side in within(private) if side.thread == private.thread]
 
 
 def watch_anew() -> None:
     """Have open regions watch the channels that others have now. Not collective."""
     for side in open_sides():
         _watch(side, side.watched)
-
-
-def note_twins(private: Private) -> None:
-    """Note of communicators of the same ranks that there are several.
-
-    Not collective.
-    """
-    for side in within(private):
-        if side.size == private.size:
-            for twin in (side, private):
-                twin.has_twin = True
-                twin.note_plain()
 
 
 def contains(outer: Private, group: MPI.Group | None) -> bool:

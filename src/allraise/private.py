@@ -68,6 +68,9 @@ class Private(Side):
         innermost: The region here that was opened last and is open still.
         n_within: How many regions were entered within that one so far.
         thread: The number of the thread that opened a region here last.
+        entered_in: An outermost region here, and
+        entered: the idents of communicators within on which this rank has entered
+            regions in it, or that it has revoked.
         spooled: Whether a failure is written down that the peers do not know yet.
         sent: Messages of the failure path that may be under way yet.
         settled: The depth at which a failure was agreed, and the exception that
@@ -78,13 +81,15 @@ class Private(Side):
         met_at: When the ranks last met in an agreement that failed.
         wakes: Whether a failing rank wakes its peers here; every rank knows it
             alike (see `agreement.wake_from_now_on`).
-        asking: Whether the innermost region is this rank's request for that.
+        asking: What the innermost region asks the peers for, if it is a request of
+            this rank's for `wakes` or `has_twin`: see `verdict`. Else 0.
         asks_for: What the user has called for that, if anything.
         channel: What wakes those blocked on ``g.comm`` (see `channel`, `ulfm`).
         beacon: The channel by messages, the same one but under ULFM.
         gates: The agreements as numbered gates, for those nested in a region on
             another communicator.
-        has_twin: Whether another communicator of the same ranks was known once.
+        has_twin: Whether a region on another communicator of the same ranks has been
+            within one here; every rank knows it alike, as with `wakes`.
         watched: The sides of the open regions on other communicators that
             contain this one, innermost first.
         watched_before: What was watched around each open region that is nested in
@@ -108,6 +113,8 @@ class Private(Side):
         "asks_for",
         "beacon",
         "channel",
+        "entered",
+        "entered_in",
         "failed_at",
         "gates",
         "group",
@@ -129,7 +136,8 @@ class Private(Side):
     )
 
     def __init__(self, comm: Any, rank: int, size: int, op: Any = None) -> None:
-        self.wakes = self.asking = self.skips = self.is_reduced = False
+        self.wakes = self.skips = self.is_reduced = False
+        self.asking = 0
         self.is_waiting = False
         self.tried: BaseException | None = None
         self.over = 0
@@ -153,6 +161,8 @@ class Private(Side):
         self.innermost: Opened | None = None
         self.n_within = 0
         self.thread = get_ident()
+        self.entered_in: Opened | None = None
+        self.entered: set[int] = set()
         self.settled: tuple[int, BaseException] | None = None
         self.sent: list[MPI.Request] = []
         self.n_failed = 0
@@ -183,6 +193,18 @@ class Private(Side):
             found.append(opened)
             opened = opened[5]
         return found[::-1]
+
+    def note_entered(self, side: Private) -> None:
+        """Note that this rank enters a region within one here. Not collective.
+
+        What was entered before this one was open is forgotten then, so that the
+        success path has nothing to clear.
+        """
+        region = self.opened()[0]
+        if self.entered_in is not region:
+            self.entered_in, self.entered = region, set()
+        if side.gates is not None:
+            self.entered.add(side.gates.ident)
 
     @property
     def depth(self) -> int:

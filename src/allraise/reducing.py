@@ -170,6 +170,5 @@ def _reduce_watching(
 
 
 def _asks_or_told(private: Private) -> int:
-    if private.beacon is not None and private.beacon.standing.told is not None:
-        return TOLD
-    return int(private.asking)
+    is_told = private.beacon is not None and private.beacon.standing.told is not None
+    return max(private.asking, TOLD if is_told else 0)

@@ -136,12 +136,29 @@ def _user_freed(_comm: object, _keyval: int, private: Private) -> None:
         return
     forget(private)
     if private.comm is not None:
+        _keep_counts(private)
         private.channel.close()
         if private.beacon is not private.channel:
             private.beacon.close()
         if private.lifeboat is not None:
             private.lifeboat.Free()
-        private.comm.Free()
+        if private.beacon.is_dirty:
+            from allraise.lane import LEAKED  # late, for it is loaded with `channel`
+
+            # MPICH delivers what is left there on the next that gets its number.
+            LEAKED.append(private.comm)
+        else:
+            private.comm.Free()
+
+
+def _keep_counts(private: Private) -> None:
+    """Have stands tell what this rank has entered of it. Not collective.
+
+    Others may be about to hear that they have passed the last agreement on it.
+    """
+    from allraise.impasse import note_freed  # which needs this
+
+    note_freed(private)
 
 
 def known_private(comm: object) -> Private | None:

@@ -112,15 +112,15 @@ class Standing(StandingState):
         self.met: dict[int, int] = {}
         self.met_in: object = None
 
-    def note_met(self, region: object, gate: Gate) -> None:
-        """Note the meeting that this rank comes to. Not collective.
+    def note_met(self, region: object, ident: int, number: int) -> None:
+        """Note what this rank enters that is there no more when it has passed.
 
-        Who has passed it has entered it, for all that others can tell.
+        Not collective. Who has passed it has entered it, for all that others can tell.
         """
         if self.met_in is not region:
             self.met.clear()
             self.met_in = region
-        self.met[gate.ident] = gate.number
+        self.met[ident] = number
 
     def know(self, rank: int, stand: Stand) -> None:
         """Take in where a rank stands. Not collective."""

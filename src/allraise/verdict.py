@@ -13,7 +13,8 @@ A value and its negative tell whether all are equal::
     hash, - hash    of (step, depth, count), the same in every process
     token, - token  of the agreed failure that this rank's exception is
     asking          1 if this rank wants to be woken from now on, 2 if it has told
-                    where it stands (see `impasse`)
+                    where it stands (see `impasse`), 3 if agreements are to be gates
+                    from now on (see `nesting`)
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ write_vector: Final = struct.Struct(f"={VECTOR_LENGTH}q").pack_into
 # In the place: 32 bits of root, one bit of `everywhere`, then minus the depth.
 EVERYWHERE: Final = 1 << (PLACE_BITS - 1)
 
-# Of one who tells where it stands: it does not ask, for all have asked before.
+# Of one who tells where it stands: that is told again until all have heard of it, where
+# another asks for more. And it has asked before to be woken.
+TO_WAKE: Final = 1
 TOLD: Final = 2
+FOR_TWIN: Final = 3
 
 # Of the number that tells steps apart: 61 bits of hash, to which depth and count
 # are added without reaching the sign bit.
@@ -157,6 +161,14 @@ def is_told(private: Private) -> bool:
     return bool(private.total[7] == TOLD)
 
 
+def is_for_twin(private: Private) -> bool:
+    """Tell whether a rank asks for gates. Not collective, right after the reduction.
+
+    That hides whether a rank has told where it stands.
+    """
+    return bool(private.total[7] == FOR_TWIN)
+
+
 def is_success(private: Private) -> bool:
     """Tell whether the last reduction found no failure, and one step.
 
@@ -167,14 +179,15 @@ def is_success(private: Private) -> bool:
 
 
 def is_asked(private: Private) -> bool:
-    """Note whether a rank asks to be woken, and tell if that was all there was.
+    """Note what a rank asks for, and tell if that was all there was.
 
     Not collective, right after the reduction.
     """
     total = private.total
-    if total[7] != 1:
+    if total[7] not in {TO_WAKE, FOR_TWIN}:
         return False
     private.wakes = True
+    private.has_twin = private.has_twin or total[7] == FOR_TWIN
     private.note_plain()
     return not total[0]
 

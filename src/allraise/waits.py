@@ -35,6 +35,35 @@ def _never_look(_channel: Waits, _gates: Gates | None) -> None:
     """Look nowhere: this is not the outermost."""
 
 
+class Beside:
+    """A channel that is listened to so that its ranks pass on what they hear.
+
+    For a region that is open, and does not contain what this rank waits for: its
+    failure ends nothing here, but others may hear of it from this rank alone.
+
+    Not collective.
+    """
+
+    has_failed_around = False
+    gates = ()
+
+    def __init__(self, channel: Waits) -> None:
+        self._channel = channel
+
+    @property
+    def listen(self) -> MPI.Prequest:
+        """Completes when a peer has something to tell."""
+        return self._channel.listen
+
+    def read(self) -> None:
+        """Take in what was received, and pass it on."""
+        self._channel.read()
+
+    def hear(self) -> None:
+        """Take in what peers have told so far."""
+        self._channel.hear()
+
+
 class Waits(Lane):
     """A lane whose waiting is interrupted through `listen`.
 
@@ -52,8 +81,9 @@ class Waits(Lane):
     ) -> None:
         super().__init__(private, lane, ident, interruption)
         self.announced = Announced()
-        #: channels of enclosing guards whose group contains this one's, inner first
-        self.enclosing: tuple[Waits, ...] = ()
+        #: channels of enclosing guards whose group contains this one's, inner first;
+        #: before them those that are passed on alone
+        self.enclosing: tuple[Any, ...] = ()
         #: what is known of who waits for whom, where this is the outermost
         self.standing = Standing()
         #: of the agreements here within regions elsewhere, where it is that

@@ -6,6 +6,7 @@ reports.
 
 from __future__ import annotations
 
+from array import array
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +27,14 @@ def announce(private: Private) -> None:
     # Whatever MPI makes of it: the report matters more, and those who are not
     # woken have their deadline.
     with suppress(Exception):
+        inner = within_here(private)
+        if private.channel.revokes:
+            for side in inner:
+                private.note_entered(side)  # its lane is of no use any more
         for channel in _channels(private):
             # Who has heard of a failure has nothing to add, most often.
             channel.hear()
-            channel.announce([side.channel for side in within_here(private)])
+            channel.announce([side.channel for side in inner])
 
 
 def _channels(private: Private) -> list[Any]:
@@ -67,6 +72,25 @@ def tell_outside(private: Private) -> None:
             side.beacon.announce()
 
 
+def _entered_by_any(private: Private) -> set[int]:
+    """Return what a rank has entered within the open region, by ident.
+
+    Collective over comm. An Allreduce more than there are: few, most often one.
+    """
+    from mpi4py import MPI
+
+    is_open = private.entered_in is private.opened()[0]
+    left, found = set(private.entered) if is_open else set(), set[int]()
+    mine, most = array("q", [0]), array("q", [0])
+    while True:
+        mine[0] = max(left, default=0)
+        private.comm.Allreduce(mine, most, MPI.MAX)
+        if not most[0]:
+            return found
+        found.add(most[0])
+        left.discard(most[0])
+
+
 def clear(private: Private, depth: int) -> None:
     """Receive what is still under way, and give up what lay within.
 
@@ -80,7 +104,7 @@ def clear(private: Private, depth: int) -> None:
         return
     for channel in _channels(private):
         channel.drain()
-    for side in give_up_within(private, depth):
+    for side in give_up_within(private, depth, _entered_by_any(private)):
         from allraise.creation import renew  # by whom this one was made
 
         renew(side)

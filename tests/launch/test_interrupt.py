@@ -181,6 +181,31 @@ def test_a_rank_that_has_come_in_vain_is_not_taken_to_come_later(n_ranks, way):
 
 
 @pytest.mark.parametrize("n_ranks", [2, 3])
+def test_a_handler_that_raises_where_a_communicator_is_made_hangs_nobody(n_ranks, way):
+    """Where its rank deals with that and comes again."""
+    assert run(n_ranks, "interrupt_again.py", **way).stdout.count("ok") == n_ranks
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
+def test_guards_on_one_rank_change_nothing_for_those_around_and_within(n_ranks, way):
+    assert run(n_ranks, "nested_one_rank.py", **way).stdout.count("ok") == n_ranks
+
+
+@pytest.mark.parametrize("what", ["messages", "counts"])
+def test_nothing_is_met_or_missed_of_a_communicator_that_was_freed(what, way):
+    assert run(3, "interrupt_freed.py", what, **way).stdout.count("ok") == 3
+
+
+@pytest.mark.parametrize("how", ["freed", "kept", "split"])
+def test_ranks_that_wait_for_each_other_are_found_among_many_communicators(how):
+    assert run(4, "interrupt_stands.py", how).stdout.count("ok") == 4
+
+
+def test_a_failure_is_passed_on_by_ranks_that_wait_in_a_wider_guard():
+    assert run(12, "interrupt_passed_on.py").stdout.count("ok") == 12
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
 def test_an_operation_at_the_end_of_the_stack_leaves_no_rank_waiting(n_ranks, way):
     """It ends well, or its rank has failed, as far as the others can see, too."""
     assert "ok" in run(n_ranks, "interrupt_depths.py", **way).stdout
@@ -204,6 +229,15 @@ def test_a_failure_in_one_thread_is_nothing_to_another(n_ranks, way):
     """On a communicator of the same ranks, as of a saver in the background."""
     ended = run(n_ranks, "interrupt_threads.py", **way)
     assert ended.stdout.count("ok") == n_ranks
+
+
+@pytest.mark.parametrize("what", ["goes well", "fails", "background"])
+def test_which_thread_uses_a_communicator_may_differ_between_ranks(what, way):
+    assert run(3, "interrupt_pool.py", what, **way).stdout.count("ok") == 3
+
+
+def test_a_failure_within_that_was_dealt_with_loses_no_message_outside(way):
+    assert run(4, "interrupt_outer.py", **way).stdout.count("ok") == 4
 
 
 def test_the_table_names_every_method_of_mpi4py():
