@@ -24,8 +24,9 @@ from allraise.nesting import (
     contains,
     open_sides,
     outermost,
-    waked_within,
+    revoked,
     watch_nothing,
+    within,
 )
 from allraise.polling import way_to
 from allraise.standing import Gate, Stand, never_open
@@ -208,7 +209,7 @@ def _end(root: Private) -> None:
     note_skip()
     root.beacon.announce(depth=1)
     if root.channel is not root.beacon:
-        inner = waked_within(root)
+        inner = revoked(root, within(root))
         for side in inner:
             root.note_entered(side)  # its lane is of no use any more
         root.channel.announce([side.channel for side in inner])

@@ -87,6 +87,7 @@ def note_nested(private: Private) -> None:
     around = tuple(enclosing(private.group, private))
     for side in around:
         side.note_entered(private)
+    private.was_nested = private.was_nested or bool(around)
     private.watched_before.append(private.watched)
     _watch(private, around)
 
@@ -287,16 +288,26 @@ def within_here(private: Private) -> list[Private]:
     Not collective.
     """
     around = _around(private, private.depth)
-    return [side for side in waked_within(private) if side not in around]
+    return [side for side in within(private) if side not in around]
 
 
-def waked_within(private: Private) -> list[Private]:
-    """Return what lies within, but for what another thread of this rank was in last.
+def revoked(private: Private, inner: list[Private]) -> list[Private]:
+    """Return those within whose lanes a rank that fails must revoke. Not collective.
 
-    Not collective. For a revoke, which wakes whoever waits there: each rank may take
-    this for itself.
+    A revoke wakes whoever waits there, also another thread that saves in the background
+    and has nothing to do with this failure. Who waits for this rank cannot be known here;
+    but where `wakes` is not set nobody can wait on a lane, and what was never within a
+    guard elsewhere, and was used by another thread last, is most likely that thread's.
+
+    Args:
+        private: The side that has failed.
+        inner: Those within, which have no region around the one that failed.
     """
-    return [side for side in within(private) if side.thread == private.thread]
+    return [
+        side
+        for side in inner
+        if side.wakes and (side.was_nested or side.thread == private.thread)
+    ]
 
 
 def watch_anew() -> None:

@@ -71,6 +71,7 @@ class Private(Side):
         entered_in: An outermost region here, and
         entered: the idents of communicators within on which this rank has entered
             regions in it, or that it has revoked.
+        was_nested: Whether this rank has entered a region here within one elsewhere.
         spooled: Whether a failure is written down that the peers do not know yet.
         sent: Messages of the failure path that may be under way yet.
         settled: The depth at which a failure was agreed, and the exception that
@@ -131,6 +132,7 @@ class Private(Side):
         "skips",
         "spooled",
         "wakes",
+        "was_nested",
         "watched",
         "watched_before",
     )
@@ -145,7 +147,7 @@ class Private(Side):
         self.channel: Any = None
         self.beacon: Any = None
         self.gates: Gates | None = None
-        self.has_twin = False
+        self.has_twin = self.was_nested = False
         self.watched: tuple[Private, ...] = ()
         self.watched_before: list[tuple[Private, ...]] = []
         self.group: MPI.Group | None = None

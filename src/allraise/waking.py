@@ -10,7 +10,7 @@ from array import array
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from allraise.nesting import give_up_within, within_here
+from allraise.nesting import give_up_within, revoked, within_here
 
 if TYPE_CHECKING:
     from allraise.private import Private
@@ -29,6 +29,7 @@ def announce(private: Private) -> None:
     with suppress(Exception):
         inner = within_here(private)
         if private.channel.revokes:
+            inner = revoked(private, inner)
             for side in inner:
                 private.note_entered(side)  # its lane is of no use any more
         for channel in _channels(private):

@@ -231,7 +231,7 @@ def test_a_failure_in_one_thread_is_nothing_to_another(n_ranks, way):
     assert ended.stdout.count("ok") == n_ranks
 
 
-@pytest.mark.parametrize("what", ["goes well", "fails", "background"])
+@pytest.mark.parametrize("what", ["goes well", "fails", "background", "within"])
 def test_which_thread_uses_a_communicator_may_differ_between_ranks(what, way):
     assert run(3, "interrupt_pool.py", what, **way).stdout.count("ok") == 3
 

@@ -68,8 +68,38 @@ def in_the_background():
     allraise.agree(None, saved)
 
 
+def used_elsewhere_before():
+    """Rank 1 fails before it comes to what it was in last in another thread."""
+    within = WORLD.Dup()
+    with allraise.guard(WORLD):
+        barrier(within)
+    with ThreadPoolExecutor(1) as pool:
+        if ME == 1:
+            pool.submit(barrier, within).result()
+        else:
+            barrier(within)
+    failed = None
+    try:
+        with allraise.guard(WORLD):
+            if ME == 1:
+                time.sleep(0.5)  # the others wait by then
+                raise OSError
+            barrier(within)
+    except allraise.CheckpointError as error:
+        failed = error.ranks
+    assert failed == (1,), failed
+    barrier(within)
+
+
+def barrier(comm):
+    with allraise.guard(comm) as g:
+        g.comm.barrier()
+
+
 if sys.argv[1] == "background":
     in_the_background()
+elif sys.argv[1] == "within":
+    used_elsewhere_before()
 else:
     other_workers(sys.argv[1] == "fails")
 print(f"rank {ME} ok", flush=True)
