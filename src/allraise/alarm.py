@@ -20,7 +20,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from allraise.signals import handler_of
-from allraise.stacks import Pulse, call_in_progress, stack_record
+from allraise.stacks import Pulse, stack_record
+from allraise.standstill import call_in_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable

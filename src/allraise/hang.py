@@ -100,7 +100,7 @@ def where_it_stands(thread: int) -> Message:
 
 def _waits(thread: int, frame: FrameType | None) -> str | None:
     """Return the call that a thread waits for other ranks in; None if in none."""
-    from allraise.stacks import waiting_call
+    from allraise.standstill import waiting_call
 
     if thread == threading.get_ident():  # it is here, and tells of itself
         return None

@@ -34,7 +34,8 @@ from allraise.collector import ANSWER_S, HOOK_S, Collector, Outcome
 from allraise.damage import WireError
 from allraise.ranks import RankSet
 from allraise.registry import resolve_comm
-from allraise.stacks import call_in_progress, never_returns, stack_record
+from allraise.stacks import stack_record
+from allraise.standstill import call_in_progress, never_returns
 from allraise.wire import dump_plain, load_plain
 
 if TYPE_CHECKING:

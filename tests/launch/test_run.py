@@ -147,8 +147,30 @@ def test_exit_with_0_while_the_others_wait_is_told_and_ended(run, report_path):
     assert found[0] == found[2] == WAITED
 
 
+@pytest.mark.parametrize("where", ["first", "later", "g.comm"])
+def test_exit_with_0_while_the_others_wait_in_a_guard_is_told_and_ended(
+    run, report_path, where
+):
+    ended = run("exit0_before_a_guard", where)
+    assert ended.returncode == 1
+    assert "the others waited for ranks that had left: 1, exit code 1" in ended.stderr
+    found = kinds(report_path)
+    assert found[1] == [("finished", "SystemExit")]
+    assert found[0] == found[2] == WAITED
+    # The place of a `with` is the call in it for some versions of Python.
+    told = {
+        "first": r"in (a guard, waiting for other ranks|allraise.guard\(.*\))\n",
+        "later": r"in (the guard of step 'save', waiting .*|allraise.guard\(.*\))\n",
+        "g.comm": r"in g.comm\n",  # the first use comes to terms with the others
+    }
+    assert len(re.findall(f"blocked: {told[where]}", ended.stderr)) == 1, ended.stderr
+
+
 def test_an_early_exit_lets_the_others_work(run, report_path):
-    """Longer than it takes to end a job that waits for a rank that has left."""
+    """Longer than it takes to end a job that waits for a rank that has left.
+
+    In a guard of theirs, and out of any.
+    """
     ended = run("early_and_healthy", "15")
     assert ended.returncode == 0, ended.output
     assert ended.stdout.count("is done") == 2

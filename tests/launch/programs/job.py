@@ -93,11 +93,26 @@ def all_exit0():
     sys.exit(0)
 
 
+def exit0_before_a_guard():
+    """The first on the communicator, a later one, or one with `g.comm`."""
+    where = sys.argv[2]
+    if where != "first":
+        allraise.agree(None, comm)
+    if rank == 1:
+        sys.exit(0)
+    with allraise.guard(comm, "save") as g:
+        if where == "g.comm":
+            g.comm.barrier()
+
+
 def early_and_healthy():
     """Leave while the others have much to do, without the one that left."""
     rest = comm.Split(int(rank == 1), rank)
+    allraise.agree(None, comm)
     if rank == 1:
         sys.exit(0)
+    with allraise.guard(rest):
+        time.sleep(0 if rank else float(sys.argv[2]))
     end = time.monotonic() + float(sys.argv[2])
     while rest.allreduce(time.monotonic() < end, MPI.LAND):
         pass
