@@ -25,7 +25,7 @@ from allraise.impasse import come_by, note_skip
 from allraise.nesting import close_region, outermost
 from allraise.private import step_of
 from allraise.reducing import reduce_vector
-from allraise.registry import after_the_end
+from allraise.registry import after_the_end, free_duplicates
 from allraise.spooling import keep_failure
 from allraise.verdict import (
     EVERYWHERE,
@@ -260,3 +260,5 @@ def _close(opened: Opened, failed_depth: int | None) -> None:
         number = 0
     private.over = 0
     close_region(opened, n_within=number)
+    if private.to_free and private.innermost is None:
+        free_duplicates(private)

@@ -76,6 +76,7 @@ class Private(Side):
         sent: Messages of the failure path that may be under way yet.
         settled: The depth at which a failure was agreed, and the exception that
             is due there, while this rank is still deeper.
+        to_free: Whether the user has freed the communicator, in a region here.
         closed: Whether the user has freed the communicator, or MPI is over.
         n_failed: How many agreements ended in failure; every rank counts alike.
         failed_at: When this rank last failed, on its monotonic clock.
@@ -131,6 +132,7 @@ class Private(Side):
         "sent",
         "skips",
         "spooled",
+        "to_free",
         "wakes",
         "was_nested",
         "watched",
@@ -153,7 +155,7 @@ class Private(Side):
         self.group: MPI.Group | None = None
         self.lifeboat: Any = None
         self.spooled = False
-        self.closed = False
+        self.closed = self.to_free = False
         self.comm: Any = None
         self.reduce: Callable[[], object] = _never
         self.rank = rank

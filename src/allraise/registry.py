@@ -131,10 +131,23 @@ def _finalized(_comm: object, _keyval: int, _value: object) -> None:
 
 
 def _user_freed(_comm: object, _keyval: int, private: Private) -> None:
-    """Free the duplicate; MPI calls this when the user frees the communicator."""
+    """Free the duplicate; MPI calls this when the user frees the communicator.
+
+    Once no region is open here: those that are end as any, on the duplicate.
+    """
     if private.closed:  # given up before
         return
     forget(private)
+    if private.innermost is None:
+        free_duplicates(private)
+    else:
+        private.to_free = True
+        private.note_plain()
+
+
+def free_duplicates(private: Private) -> None:
+    """Free what a side communicates on. Not collective, as MPI does it."""
+    private.to_free = False
     if private.comm is not None:
         _keep_counts(private)
         private.channel.close()

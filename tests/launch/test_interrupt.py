@@ -196,6 +196,12 @@ def test_nothing_is_met_or_missed_of_a_communicator_that_was_freed(what, way):
     assert run(3, "interrupt_freed.py", what, **way).stdout.count("ok") == 3
 
 
+@pytest.mark.parametrize("what", ["goes well", "fails", "is woken"])
+@pytest.mark.parametrize("who", ["all", "one"])
+def test_a_guard_ends_as_any_where_its_communicator_is_freed_within(who, what, way):
+    assert run(3, "freed_within.py", who, what, 20, **way).stdout.count("ok") == 3
+
+
 @pytest.mark.parametrize("how", ["freed", "kept", "split"])
 def test_ranks_that_wait_for_each_other_are_found_among_many_communicators(how):
     assert run(4, "interrupt_stands.py", how).stdout.count("ok") == 4
