@@ -167,7 +167,7 @@ def check_arguments(
             error.__cause__ = exc
         if resolved is None:
             raise
-        raise refuse(_private_of(resolved), error)  # noqa: B904 the cause is set
+        raise refuse(_private_of(resolved), error, step)  # noqa: B904 the cause is set
 
 
 def private_of(comm: MPI.Intracomm) -> Private:
@@ -199,16 +199,21 @@ def _private_of(comm: MPI.Intracomm) -> Private:
     return private_of(comm)
 
 
-def refuse(private: Private, error: Exception) -> BaseException:
+def refuse(private: Private, error: Exception, step: object = "") -> BaseException:
     """Take part in the agreement as a rank whose arguments were refused.
 
     Collective over comm.
+
+    Args:
+        private: This rank's side.
+        error: What was wrong.
+        step: The argument, which may be what was wrong.
 
     Returns:
         What this rank must raise.
     """
     try:
-        opened = enter(private, "")
+        opened = enter(private, step if isinstance(step, str) else "")
     except BaseException as due:
         return due
     outcome = leave(opened, error, 0, refused=True)

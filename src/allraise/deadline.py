@@ -99,7 +99,7 @@ def _meet(private: Private, step: str, place: int) -> None:
     if private.comm is not None:
         own = _own_address()
         with signals_held_back():
-            opened = enter(private, f"{step} [its timeout= is the first here]")
+            opened = enter(private, (step, "its timeout= is the first here"))
             outcome = leave(opened, None, place)
             if outcome is not None:
                 raise outcome

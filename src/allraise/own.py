@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from allraise.record import Frame, Link
 
 OWN_FOLDER: Final = os.path.dirname(__file__) + os.sep  # noqa: PTH120 pathlib: 5 ms
+_OF_USERS_VALUES: Final = f"{OWN_FOLDER}values.py"
 _PYTHON: Final = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120
 
 
@@ -58,10 +59,14 @@ def own_end_dropped(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
 
 
 def _raised_here(frames: tuple[Frame, ...]) -> bool:
-    """Tell whether a statement of allraise's has raised, and not a defect in it."""
+    """Tell whether allraise has raised for a reason of the user's, not by a defect.
+
+    By a statement of its own, or by Python where that pickles what the user gave.
+    """
     if not frames or not is_own_file(frames[-1].filename):
         return False
-    return frames[-1].source.lstrip().startswith("raise ")
+    is_raise = frames[-1].source.lstrip().startswith("raise ")
+    return is_raise or frames[-1].filename == _OF_USERS_VALUES
 
 
 def _line_of_caller() -> tuple[Frame, ...]:

@@ -48,6 +48,20 @@ def test_wrong_on_every_rank_is_a_plain_error_on_every_rank(world, entry, wrong)
 
 
 @pytest.mark.mpi(min_size=2)
+def test_a_deadline_that_a_rank_refuses_leaves_the_step_its_name(world):
+    fresh = world.Dup()
+    timeout = -1 if world.rank == 0 else 600
+    with (
+        pytest.raises(CheckpointError) as caught,
+        guard(fresh, "save", timeout=timeout),
+    ):
+        pass
+    fresh.Free()
+    assert caught.value.step == "save"
+    assert caught.value.ranks == (0,)
+
+
+@pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize("is_named", [True, False])
 def test_wrong_on_one_rank_is_a_failure_on_every_rank(world, entry, is_named):
     comm = world if is_named else None

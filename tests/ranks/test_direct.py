@@ -255,10 +255,14 @@ def test_what_is_derived_from_g_comm_and_freed_is_an_exception(own, name):
             getattr(derived, name)(*buffers)
 
 
-@pytest.mark.mpi(min_size=2)
-def test_a_communicator_that_is_freed_within_its_guard_is_an_exception(own):
-    with pytest.raises(MPI.Exception), allraise.guard(own, "step"):
-        own.Free()
+def test_a_guard_ends_as_any_where_its_communicator_is_freed_within(own):
+    with allraise.guard(own, "outer") as g:
+        here = [*range(g.comm.size)]
+        with allraise.guard(own, "inner"):
+            own.Free()
+        assert g.comm.allgather(g.comm.rank) == here
+    with pytest.raises(ValueError, match="COMM_NULL"), allraise.guard(own):
+        pass
 
 
 @pytest.mark.parametrize("name", ["DOUBLE_INT", "SHORT_INT", "LONG_INT", "TWOINT"])

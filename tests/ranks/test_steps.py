@@ -14,6 +14,7 @@ import pytest
 
 import allraise
 from allraise import CheckpointError, CheckpointException, CollectiveSteps
+from allraise.own import OWN_FOLDER
 
 pytestmark = pytest.mark.mpi
 
@@ -488,6 +489,8 @@ def test_a_value_that_cannot_be_pickled_is_its_ranks_failure(comm, method):
     )
     assert seen(error) == {giving: (TypeError, "cannot pickle '_thread.lock' object")}
     assert "raised by pickling what map_fun gave\n" in str(error)
+    assert OWN_FOLDER not in str(error)  # but the line that led to it
+    assert __file__ in str(error)
 
 
 @pytest.mark.parametrize("method", ["reduce_scatter", "all_reduce"])
@@ -505,6 +508,8 @@ def test_a_result_that_cannot_be_pickled_is_the_coordinators_failure(comm, metho
         comm.size - 1: (TypeError, "cannot pickle '_thread.lock' object")
     }
     assert "raised by pickling what reduce_fun gave\n" in str(error)
+    assert OWN_FOLDER not in str(error)  # but the line that led to it
+    assert __file__ in str(error)
 
 
 @pytest.mark.parametrize(
