@@ -81,8 +81,12 @@ def _woken(region: TimedRegion, exc: BaseException | None) -> BaseException | No
     # Also where what woke it was swallowed: the others wait for a failure.
     if region.hang is not None and (exc is None or is_a(exc, PeerFailure)):
         error = HangError(region.hang)
-        error.__traceback__ = None if exc is None else exc.__traceback__
-        return error
+        if exc is not None:
+            return error.with_traceback(exc.__traceback__)
+        try:
+            raise error  # from here it is known which line of the program this is in
+        except HangError:
+            return error
     return exc
 
 
