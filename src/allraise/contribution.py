@@ -155,10 +155,14 @@ def kind_of(exc: BaseException) -> str:
 
 
 def brief(private: Private, exc: BaseException) -> Bundle:
-    """Return one line for a failure that was agreed elsewhere.
+    """Return what tells of a failure that was agreed elsewhere, among other ranks.
 
-    Not collective.
+    Not collective. A line, with where it was met here and what is known of who failed.
     """
     step = exc.step if is_a(exc, CheckpointException) else ""
     text = f"step {step!r} failed on another communicator"
-    return Bundle.of(private.rank, minimal("allraise.CheckpointException", text))
+    record = minimal("allraise.CheckpointException", text)
+    met = capture(exc).links[0]
+    ((line,), more) = record.links[0].lines, "".join(met.lines).partition("\n")[2]
+    link = record.links[0]._replace(lines=(line + more,), frames=met.frames)
+    return Bundle.of(private.rank, record._replace(links=(link,)))

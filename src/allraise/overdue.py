@@ -35,6 +35,7 @@ from allraise.peers import (
     ANSWER_S,
     BY_TOKEN,
     PEERS,
+    WATCHDOG,
     Ident,
     Peers,
     TimedRegion,
@@ -77,6 +78,9 @@ class Deadline(TimedRegion):
 
     def on_due(self) -> float:
         """Act at half the time, and when all of it has passed."""
+        if not self.is_open():
+            WATCHDOG.remove(self)
+            return NEVER
         if time.monotonic() < self.ends_at:
             if self.private.rank == 0 and self.private.size > 1:
                 _in_thread(_give_notice, self)

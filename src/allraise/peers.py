@@ -7,6 +7,7 @@ where it stands, and how all are asked. Knows nothing of when, nor of what follo
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 from allraise.contribution import kind_of
 from allraise.hang import failure_answer, where_it_stands
 from allraise.leading import Claims
+from allraise.nesting import is_open
+from allraise.own import is_own_file
 from allraise.revive import is_wakeable, may_wake
 from allraise.watchdog import Watch, Watchdog
 from allraise.wire import load_plain
@@ -76,8 +79,25 @@ class TimedRegion(Watch):
         self.thread = threading.get_ident()
 
     def is_open(self) -> bool:
-        """Whether it has not ended since."""
-        return self in WATCHDOG.watches()
+        """Whether it has not ended since, nor been given up.
+
+        A signal's handler may raise wherever it begins and ends, also before it is
+        taken from what is watched.
+        """
+        if self not in WATCHDOG.watches():
+            return False
+        return self._is_beginning() if self.ident is None else is_open(self.opened)
+
+    def _is_beginning(self) -> bool:
+        """Whether its thread is in one of our functions that has to do with it."""
+        frame = sys._current_frames().get(self.thread)  # noqa: SLF001 the documented way
+        while frame is not None:
+            file = frame.f_code.co_filename
+            is_ours = is_own_file(file) and file != __file__
+            if is_ours and any(value is self for value in frame.f_locals.values()):
+                return True
+            frame = frame.f_back
+        return False
 
 
 class Peers:
@@ -121,6 +141,7 @@ class Peers:
                 isinstance(watch, TimedRegion)
                 and watch.private is self.private
                 and watch.ident == ident
+                and watch.is_open()
             ):
                 return watch
         return None

@@ -22,6 +22,7 @@ from allraise import (
     methods,
 )
 from allraise.nesting import open_sides
+from allraise.peers import WATCHDOG
 from ranks.outcomes import check_outcome, fail_if, outcome_of
 
 pytestmark = pytest.mark.mpi
@@ -338,6 +339,8 @@ def test_wherever_a_handler_raises_as_a_timed_guard_opens_nothing_stays_open():
         finally:
             sys.setprofile(None)
     assert place > 5
+    # Nor does its deadline end the job a minute later.
+    assert not any(watch.is_open() for watch in WATCHDOG.watches())
 
 
 def test_generators_are_refused(comm):

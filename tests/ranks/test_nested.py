@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from mpi4py import MPI
 
 import allraise
 from allraise import CheckpointError, StepMismatchError, guard
@@ -281,3 +282,30 @@ def test_a_guard_on_a_part_fails_in_a_guard_on_all(world):
         assert outcome.__cause__ is error
         assert "dict_keys" not in str(outcome).partition("\n")[2]
     half.Free()
+
+
+@pytest.mark.mpi(min_size=3)
+def test_a_failure_among_other_ranks_is_told_with_its_cause_and_where_it_was_met(world):
+    """Rank 1 is in both, and knows all of the first one."""
+    first = world.Split(0 if world.rank > 0 else MPI.UNDEFINED, world.rank)
+    second = world.Split(0 if world.rank < 2 else MPI.UNDEFINED, world.rank)
+
+    def meet():
+        with guard(first, "first"):
+            fail_if(world.rank == 2, OSError("disk full"))
+
+    def meet_within():
+        with guard(second, "second"):
+            if world.rank == 1:
+                meet()
+
+    outcome = outcome_of(meet_within if second else meet)
+    assert outcome.ranks == (1,)
+    if second:
+        text = str(outcome)
+        assert "step 'first' failed on another communicator\n  | rank 1:\n" in text
+        assert "  | OSError: disk full\n" in text
+        assert ", in meet\n" in text.partition("  | ")[0]
+    for comm in (first, second):
+        if comm:
+            comm.Free()
