@@ -240,7 +240,20 @@ def _ends() -> list[Fault]:
         )
         for word, (what, text) in LEAVES.items()
     ]
-    return [*guarded, *bare]
+    others = [
+        Fault(
+            "sys.exit(0) on rank 1, before a guard of the others",
+            ("leaves_before_a_guard", "exit 0"),
+            ("SystemExit: 0", ", in leave_early\n", "blocked: in "),
+            run=True,
+        ),
+        Fault(
+            "rank 1 fails, and frees the communicator of the guard in it",
+            ("frees",),
+            agreed(1),
+        ),
+    ]
+    return [*guarded, *bare, *others]
 
 
 def _reports() -> list[Fault]:

@@ -233,6 +233,30 @@ def leaves_guarded():
             leave_early()
 
 
+def leaves_before_a_guard():
+    with guard(WORLD, "the first"):
+        pass
+    if ME in ON:
+        leave_early()
+    with guard(WORLD, "later"):
+        if options.plain:  # what the end of a guard is
+            WORLD.Barrier()
+
+
+def frees():
+    """A rank cleans up as it fails."""
+    own = WORLD.Dup()
+    with guard(own, "own") as g:
+        g.comm.Barrier()
+        try:
+            if ME in ON:
+                fail()
+            g.comm.Barrier()
+        finally:
+            if ME in ON:
+                own.Free()
+
+
 def dies():
     if ME in ON:
         if options.word == "exit":
