@@ -37,10 +37,10 @@ from allraise.nesting import (
     contains,
     cut_back,
     innermost,
+    is_nested,
     is_within,
     note_nested,
     open_sides,
-    past_one_rank,
 )
 from allraise.plain import OPEN, PENDING
 from allraise.signals import (
@@ -89,11 +89,8 @@ def enter(private: Private, region: Region, *, looks: bool = True) -> Opened:
     if settled is not None and private.depth >= settled[0]:
         raise settled[1]
     around = cell[0]
-    is_nested = False
-    if around is not None and around[0] is not private:
-        beyond = past_one_rank(around)
-        is_nested = beyond is not None and beyond[0] is not private
-    if is_nested:
+    nested = is_nested(private, around)
+    if nested:
         prepare_nested(private.size, private.group)
     outer, number = private.innermost, private.n_within + 1
     depth = 1 if outer is None else outer[2] + 1
@@ -103,7 +100,7 @@ def enter(private: Private, region: Region, *, looks: bool = True) -> Opened:
     private.innermost = cell[0] = opened
     private.n_within = 0
     private.thread = thread
-    if is_nested:
+    if nested:
         note_nested(private)
     if private.watched and looks:
         try:

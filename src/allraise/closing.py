@@ -261,4 +261,6 @@ def _close(opened: Opened, failed_depth: int | None) -> None:
     private.over = 0
     close_region(opened, n_within=number)
     if private.to_free and private.innermost is None:
-        free_duplicates(private)
+        kept, private.to_free = private.to_free, []
+        for side in kept:
+            free_duplicates(side)

@@ -122,13 +122,19 @@ def _from_elsewhere(
     """
     theirs = getattr(agreed.owner, "group", None)
     if theirs is None or private.group is None:  # one rank, there or here
-        return exc.bundle.only(agreed.rank, renamed=private.rank)
-    from mpi4py import MPI
+        here = exc.bundle.only(agreed.rank, renamed=private.rank)
+    else:
+        from mpi4py import MPI
 
-    names = MPI.Group.Translate_ranks(theirs, None, private.group)
-    known = exc.bundle.ranks
-    here = exc.bundle.among(rank for rank in known if names[rank] != MPI.UNDEFINED)
-    return here.renamed(names)
+        names = MPI.Group.Translate_ranks(theirs, None, private.group)
+        known = exc.bundle.ranks
+        here = exc.bundle.among(rank for rank in known if names[rank] != MPI.UNDEFINED)
+        here = here.renamed(names)
+    if not here or here.without_interrupted():
+        return here
+    # Who has interrupted it is not of the ranks here: it alone can tell them.
+    others = here.among(rank for rank in here.ranks if rank != private.rank)
+    return Bundle.merge((brief(private, exc, INTERRUPTED), others))
 
 
 def kind_of(exc: BaseException) -> str:
@@ -154,14 +160,14 @@ def kind_of(exc: BaseException) -> str:
     return FAILURE
 
 
-def brief(private: Private, exc: BaseException) -> Bundle:
+def brief(private: Private, exc: BaseException, kind: str = FAILURE) -> Bundle:
     """Return what tells of a failure that was agreed elsewhere, among other ranks.
 
     Not collective. A line, with where it was met here and what is known of who failed.
     """
     step = exc.step if is_a(exc, CheckpointException) else ""
     text = f"step {step!r} failed on another communicator"
-    record = minimal("allraise.CheckpointException", text)
+    record = minimal("allraise.CheckpointException", text, kind)
     met = capture(exc).links[0]
     ((line,), more) = record.links[0].lines, "".join(met.lines).partition("\n")[2]
     link = record.links[0]._replace(lines=(line + more,), frames=met.frames)

@@ -40,10 +40,10 @@ both; without one, only a deadline ends that.
 from __future__ import annotations
 
 from _thread import get_ident  # `threading` takes a millisecond to load
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from allraise.plain import OPEN
-from allraise.registry import forget, registered
+from allraise.registry import forget, free_duplicates, registered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,6 +82,19 @@ def past_one_rank(opened: Opened | None) -> Opened | None:
     return opened
 
 
+def is_nested(private: Private, around: Opened | None) -> bool:
+    """Tell whether a region lies in one elsewhere, of several ranks. Not collective.
+
+    Args:
+        private: Its side.
+        around: The region around it in its thread.
+    """
+    if around is None or around[0] is private:
+        return False
+    beyond = past_one_rank(around)
+    return beyond is not None and beyond[0] is not private
+
+
 def note_nested(private: Private) -> None:
     """Note that the region just opened lies in one elsewhere. Not collective."""
     around = tuple(enclosing(private.group, private))
@@ -103,14 +116,12 @@ def close_region(opened: Opened, *, n_within: int) -> None:
     private.n_within = n_within
     private.innermost = outer
     cell[0] = around
-    around = past_one_rank(around)
-    if around is None:
-        if private.skips:
-            private.skips = False
-            private.beacon.standing.set_skips(skips=False)
-            private.note_plain()
-    elif around[0] is not private:
+    if is_nested(private, around):
         _watch(private, private.watched_before.pop())
+    elif private.skips and past_one_rank(around) is None:
+        private.skips = False
+        private.beacon.standing.set_skips(skips=False)
+        private.note_plain()
 
 
 def is_within(size: int, group: MPI.Group | None) -> bool:
@@ -171,8 +182,7 @@ def cut_back(opened: Opened) -> bool:
     for side in sides:
         n_nested, kept = 0, opened
         while (around := kept[4]) is not None:
-            beyond = past_one_rank(around)
-            n_nested += beyond is not None and kept[0] is side is not beyond[0]
+            n_nested += kept[0] is side and is_nested(side, around)
             kept = around
         before = side.watched_before[n_nested:]
         del side.watched_before[n_nested:]
@@ -236,12 +246,46 @@ def outermost() -> Private | None:
 
 
 def within(private: Private) -> list[Private]:
-    """Return the other sides whose group lies within this one's. Not collective."""
+    """Return the other sides whose group lies within this one's. Not collective.
+
+    Also those that the user has freed in an open region.
+    """
+    kept = [side for opened in open_sides() for side in opened.to_free]
     return [
         side
-        for side in registered()
+        for side in (*registered(), *kept)
         if side is not private and side.size > 1 and contains(private, side.group)
     ]
+
+
+# What is kept so may be many, where a program makes and frees in a loop, and MPI has
+# some thousand communicators.
+MAX_KEPT: Final = 64
+
+
+def keep_until_closed(private: Private) -> bool:
+    """Keep a side whose communicator the user frees while a region is open.
+
+    Not collective. The regions that are open on it end as any. And a rank that fails in
+    one around, and frees this one as it cleans up, has to tell those who wait for it
+    here how far it came.
+
+    Returns:
+        Whether it is kept, until the outermost of these regions here closes.
+    """
+    around = [private] if private.innermost is not None else []
+    if not around and private.size > 1:
+        around = enclosing(private.group, private)
+    if not around:
+        return False
+    holder = around[-1]
+    holder.to_free.append(private)
+    holder.note_plain()
+    if len(holder.to_free) > MAX_KEPT:
+        oldest = next(side for side in holder.to_free if side.innermost is None)
+        holder.to_free.remove(oldest)
+        free_duplicates(oldest)
+    return True
 
 
 def give_up_within(private: Private, depth: int, entered: set[int]) -> list[Private]:
@@ -263,6 +307,9 @@ def give_up_within(private: Private, depth: int, entered: set[int]) -> list[Priv
     for side in used:
         if side not in around:
             forget(side)
+        for holder in open_sides():
+            if side in holder.to_free:
+                holder.to_free.remove(side)  # for good: others may send to it still
         side.channel.abandon()
         if side.beacon is not side.channel:
             side.beacon.abandon()

@@ -76,7 +76,8 @@ class Private(Side):
         sent: Messages of the failure path that may be under way yet.
         settled: The depth at which a failure was agreed, and the exception that
             is due there, while this rank is still deeper.
-        to_free: Whether the user has freed the communicator, in a region here.
+        to_free: Those that the user has freed in a region here, see
+            `nesting.keep_until_closed`.
         closed: Whether the user has freed the communicator, or MPI is over.
         n_failed: How many agreements ended in failure; every rank counts alike.
         failed_at: When this rank last failed, on its monotonic clock.
@@ -155,7 +156,8 @@ class Private(Side):
         self.group: MPI.Group | None = None
         self.lifeboat: Any = None
         self.spooled = False
-        self.closed = self.to_free = False
+        self.closed = False
+        self.to_free: list[Private] = []
         self.comm: Any = None
         self.reduce: Callable[[], object] = _never
         self.rank = rank
@@ -237,6 +239,7 @@ class Private(Side):
             self.asking
             or self.skips
             or self.closed
+            or self.to_free
             or self.watched_before
             or self.listens()
         )

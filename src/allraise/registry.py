@@ -131,23 +131,18 @@ def _finalized(_comm: object, _keyval: int, _value: object) -> None:
 
 
 def _user_freed(_comm: object, _keyval: int, private: Private) -> None:
-    """Free the duplicate; MPI calls this when the user frees the communicator.
-
-    Once no region is open here: those that are end as any, on the duplicate.
-    """
+    """Free the duplicate; MPI calls this when the user frees the communicator."""
     if private.closed:  # given up before
         return
     forget(private)
-    if private.innermost is None:
+    from allraise.nesting import keep_until_closed  # which needs this
+
+    if not keep_until_closed(private):
         free_duplicates(private)
-    else:
-        private.to_free = True
-        private.note_plain()
 
 
 def free_duplicates(private: Private) -> None:
     """Free what a side communicates on. Not collective, as MPI does it."""
-    private.to_free = False
     if private.comm is not None:
         _keep_counts(private)
         private.channel.close()

@@ -191,7 +191,7 @@ def test_guards_on_one_rank_change_nothing_for_those_around_and_within(n_ranks, 
     assert run(n_ranks, "nested_one_rank.py", **way).stdout.count("ok") == n_ranks
 
 
-@pytest.mark.parametrize("what", ["messages", "counts"])
+@pytest.mark.parametrize("what", ["messages", "counts", "cleanup"])
 def test_nothing_is_met_or_missed_of_a_communicator_that_was_freed(what, way):
     assert run(3, "interrupt_freed.py", what, **way).stdout.count("ok") == 3
 

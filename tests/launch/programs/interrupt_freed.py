@@ -66,5 +66,26 @@ def counts():
         g.comm.barrier()
 
 
-{"messages": messages, "counts": counts}[sys.argv[1]]()
+def cleanup():
+    """A rank fails, and frees what the others wait for it on."""
+    for on_lane in (False, True, False, True):
+        failed = None
+        try:
+            with allraise.guard(WORLD):
+                part = WORLD.Dup()
+                try:
+                    for turn in range(2):
+                        if turn and ME == 1:
+                            raise OSError
+                        with allraise.guard(part) as g:
+                            if on_lane:
+                                g.comm.barrier()
+                finally:
+                    part.Free()
+        except allraise.CheckpointError as error:
+            failed = error.ranks
+        assert failed == (1,), failed
+
+
+{"messages": messages, "counts": counts, "cleanup": cleanup}[sys.argv[1]]()
 print(f"rank {ME} ok", flush=True)

@@ -1,5 +1,7 @@
 """Guards on communicators of one rank, in and around others: they change nothing."""
 
+from itertools import product
+
 from mpi4py import MPI
 
 import allraise
@@ -10,15 +12,17 @@ new, known = WORLD.Dup(), WORLD.Dup()
 allraise.agree(None, known)
 
 
-def nested(*comms, failing=None):
-    """Enter guards in each other; in which one rank fails before the innermost."""
+def nested(*comms, failing=None, late=None):
+    """Enter guards in each other; a rank fails before the innermost, or after it."""
     if len(comms) == 1 and failing == ME:
         raise OSError(failing)
     with allraise.guard(comms[0]) as g:
         if comms[1:]:
-            nested(*comms[1:], failing=failing)
+            nested(*comms[1:], failing=failing, late=late)
         else:
             g.comm.barrier()
+        if len(comms) == 2 and late == ME:
+            raise OSError(late)
 
 
 for comms in (
@@ -29,19 +33,25 @@ for comms in (
     (WORLD, SELF, SELF),
 ):
     nested(*comms)
-for comms in (
-    (SELF, WORLD, known),
-    (WORLD, SELF, known),
-    (WORLD, known, SELF),
-    (SELF, WORLD, SELF, known),
-    (WORLD, SELF, WORLD),
+for comms, how in product(
+    (
+        (SELF, WORLD, known),
+        (WORLD, SELF, known),
+        (WORLD, known, SELF),
+        (SELF, WORLD, SELF, known),
+        (WORLD, SELF, WORLD),
+        (WORLD, SELF, SELF),
+        (SELF, WORLD, SELF, SELF, SELF),
+    ),
+    ({"failing": 1}, {"late": 1}),
 ):
     failed = None
     try:
-        nested(*comms, failing=1)
+        nested(*comms, **how)
     except allraise.CheckpointError as error:
-        failed = error.ranks
+        failed, text = error.ranks, str(error)
     assert failed in {(1,), (0,)}, failed  # of one rank, that is 0
+    assert text.count("Error: ") == text.count("OSError: 1") > 0, text
 
 with allraise.guard(WORLD) as g, allraise.guard(g.comm.Split(ME)) as lone:
     lone.comm.barrier()
