@@ -38,6 +38,7 @@ from allraise.nesting import (
     cut_back,
     innermost,
     is_nested,
+    is_part,
     is_within,
     note_nested,
     open_sides,
@@ -90,7 +91,7 @@ def enter(private: Private, region: Region, *, looks: bool = True) -> Opened:
         raise settled[1]
     around = cell[0]
     nested = is_nested(private, around)
-    if nested:
+    if nested and (private.size > 1 or is_part(private)):
         prepare_nested(private.size, private.group)
     outer, number = private.innermost, private.n_within + 1
     depth = 1 if outer is None else outer[2] + 1
@@ -124,7 +125,7 @@ def prepare_nested(size: int, group: MPI.Group | None) -> None:
     if not is_within(size, group):
         return  # its other ranks know nothing of the regions here: it comes first
     around = innermost()
-    if around is None or size == 1:
+    if around is None:
         return
     # It must be able to wake this rank. Those further out were asked then.
     wake_from_now_on(around)
@@ -163,9 +164,11 @@ def wake_from_now_on(
         raise due
     if (private.has_twin if is_twin else private.wakes) or private.comm is None:
         return
-    opened = enter(private, "")
+    if private.asking:
+        return  # it is the region here of an ask that is to open
     try:
         private.asking, private.asks_for = FOR_TWIN if is_twin else TO_WAKE, operation
+        opened = enter(private, "")
         private.note_plain()
         outcome = leave(opened, None, 0)
     finally:

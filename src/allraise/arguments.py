@@ -193,9 +193,12 @@ def _private_of(comm: MPI.Intracomm) -> Private:
     known = known_private(comm)
     if known is not None:
         return known
-    group = comm.Get_group()
-    prepare_nested(comm.Get_size(), group)
-    group.Free()
+    from mpi4py import MPI
+
+    if comm.handle != MPI.COMM_SELF.handle:
+        group = comm.Get_group()
+        prepare_nested(comm.Get_size(), group)
+        group.Free()
     return private_of(comm)
 
 

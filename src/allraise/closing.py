@@ -207,15 +207,18 @@ def _answer(
         What `reduce_vector` returns.
     """
     private = opened[0]
-    if is_for_twin(private):
-        private.beacon.flush()  # a rank may have told where it stands besides
-    if private.asking:
-        return exc, late
-    if late is not None:
-        exc = late  # whatever a signal's handler raised is a failure by then
-        is_outermost = opened[4] is None or outermost() is private
-        _prepare(opened, exc, place, is_outermost, refused=False)
-    return reduce_vector(opened, exc, place, refused)
+    while True:
+        if is_for_twin(private):
+            private.beacon.flush()  # a rank may have told where it stands besides
+        if private.asking:
+            return exc, late
+        if late is not None:
+            exc = late  # whatever a signal's handler raised is a failure by then
+            is_outermost = opened[4] is None or outermost() is private
+            _prepare(opened, exc, place, is_outermost, refused=False)
+        exc, late = reduce_vector(opened, exc, place, refused)
+        if not is_asked(private):  # a peer may ask for more, while this rank waits here
+            return exc, late
 
 
 def _prepare(

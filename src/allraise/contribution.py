@@ -134,7 +134,7 @@ def _from_elsewhere(
         return here
     # Who has interrupted it is not of the ranks here: it alone can tell them.
     others = here.among(rank for rank in here.ranks if rank != private.rank)
-    return Bundle.merge((brief(private, exc, INTERRUPTED), others))
+    return Bundle.merge((brief(private, exc), others))
 
 
 def kind_of(exc: BaseException) -> str:
@@ -160,14 +160,15 @@ def kind_of(exc: BaseException) -> str:
     return FAILURE
 
 
-def brief(private: Private, exc: BaseException, kind: str = FAILURE) -> Bundle:
+def brief(private: Private, exc: BaseException) -> Bundle:
     """Return what tells of a failure that was agreed elsewhere, among other ranks.
 
     Not collective. A line, with where it was met here and what is known of who failed.
     """
     step = exc.step if is_a(exc, CheckpointException) else ""
     text = f"step {step!r} failed on another communicator"
-    record = minimal("allraise.CheckpointException", text, kind)
+    # A consequence: who has failed may tell it to the ranks here as well.
+    record = minimal("allraise.CheckpointException", text, INTERRUPTED)
     met = capture(exc).links[0]
     ((line,), more) = record.links[0].lines, "".join(met.lines).partition("\n")[2]
     link = record.links[0]._replace(lines=(line + more,), frames=met.frames)

@@ -116,20 +116,26 @@ def _create(comm: MPI.Intracomm) -> Private:
     return private
 
 
-def renew(private: Private) -> None:
+def renew(private: Private, failed: Private) -> None:
     """Give a side another private communicator, for the old one is out of step.
 
     Collective over comm.
-    """
-    from mpi4py import MPI
 
+    Args:
+        private: The side.
+        failed: One that contains it, and is in step. The user's communicator may have
+            been freed, by some ranks.
+    """
     # What was given up may still write to the vectors.
     LEAKED.extend((private.comm, private.mine, private.total))
     private.mine, private.total = (
         array("q", bytes(8 * VECTOR_LENGTH)) for _ in range(2)
     )
-    users = MPI.Intracomm(MPI.Comm.fromhandle(private.handle))
-    _connect(private, users)
+    made = failed.comm.Create_group(private.group)
+    _connect(private, made)
+    made.Free()
+    for side in enclosing(private.group, private):
+        side.note_entered(private)  # it has another name now, and is open
     watch_anew()
 
 

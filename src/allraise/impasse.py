@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 from allraise.lane import LEAKED
 from allraise.nesting import (
     contains,
+    depth_outside,
     open_sides,
     outermost,
     revoked,
@@ -121,9 +122,8 @@ def _depth_over(root: Private) -> int:
     beacon = root.beacon
     if beacon is None or not beacon.failed:
         return 0
-    regions = open_sides()
-    n_outer = next((n for n, s in enumerate(regions) if s is not root), len(regions))
-    return int(beacon.failed_depth) if beacon.failed_depth <= n_outer else 0
+    known = beacon.failed_depth <= depth_outside(root)
+    return int(beacon.failed_depth) if known else 0
 
 
 def come_by(root: Private, exc: BaseException | None) -> BaseException | None:

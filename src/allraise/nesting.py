@@ -44,6 +44,7 @@ from typing import TYPE_CHECKING, Final
 
 from allraise.plain import OPEN
 from allraise.registry import forget, free_duplicates, registered
+from allraise.verdict import TO_WAKE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +93,41 @@ def is_nested(private: Private, around: Opened | None) -> bool:
     if around is None or around[0] is private:
         return False
     beyond = past_one_rank(around)
-    return beyond is not None and beyond[0] is not private
+    if beyond is None or private.size == 1 or beyond[0] is not private:
+        return beyond is not None and beyond[0] is not private
+    # Where others are not within a region yet they ask at its beginning.
+    return private.asking != TO_WAKE and is_part(around[0])
+
+
+def is_part(private: Private) -> bool:
+    """Tell whether a side is this rank's part of what others share. Not collective.
+
+    Where a communicator is split into parts, and this rank's has no other, the others
+    are within a region of theirs. But nobody else knows of one on `COMM_SELF`.
+    """
+    if private.size > 1:
+        return False
+    from mpi4py import MPI
+
+    return bool(private.handle != MPI.COMM_SELF.handle)
+
+
+def depth_outside(root: Private) -> int:
+    """Return how many regions of the outermost side are around all on others here.
+
+    Not collective. Alike on ranks whose part of a communicator is of one or of several.
+    """
+    opened, depth, is_other_within = cell_here()[0], 0, False
+    while opened is not None:
+        side = opened[0]
+        if side is not root:
+            is_other_within = is_other_within or side.size > 1 or is_part(side)
+        elif is_other_within:
+            depth, is_other_within = 1, False
+        else:
+            depth += 1
+        opened = opened[4]
+    return depth
 
 
 def note_nested(private: Private) -> None:
@@ -281,9 +316,13 @@ def keep_until_closed(private: Private) -> bool:
     holder = around[-1]
     holder.to_free.append(private)
     holder.note_plain()
-    if len(holder.to_free) > MAX_KEPT:
-        oldest = next(side for side in holder.to_free if side.innermost is None)
+    closed = [side for side in holder.to_free if side.innermost is None]
+    if len(closed) > MAX_KEPT:
+        oldest = closed[0]
         holder.to_free.remove(oldest)
+        if oldest.gates is not None:
+            for side in open_sides():
+                side.entered.discard(oldest.gates.ident)  # there is nothing to give up
         free_duplicates(oldest)
     return True
 

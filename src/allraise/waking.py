@@ -81,15 +81,16 @@ def _entered_by_any(private: Private) -> set[int]:
     from mpi4py import MPI
 
     is_open = private.entered_in is private.opened()[0]
-    left, found = set(private.entered) if is_open else set(), set[int]()
+    left, found = sorted(private.entered) if is_open else [], set[int]()
     mine, most = array("q", [0]), array("q", [0])
     while True:
-        mine[0] = max(left, default=0)
+        mine[0] = left[-1] if left else 0
         private.comm.Allreduce(mine, most, MPI.MAX)
         if not most[0]:
             return found
         found.add(most[0])
-        left.discard(most[0])
+        if mine[0] == most[0]:
+            left.pop()
 
 
 def clear(private: Private, depth: int) -> None:
@@ -108,4 +109,4 @@ def clear(private: Private, depth: int) -> None:
     for side in give_up_within(private, depth, _entered_by_any(private)):
         from allraise.creation import renew  # by whom this one was made
 
-        renew(side)
+        renew(side, private)

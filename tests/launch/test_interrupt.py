@@ -191,6 +191,13 @@ def test_guards_on_one_rank_change_nothing_for_those_around_and_within(n_ranks, 
     assert run(n_ranks, "nested_one_rank.py", **way).stdout.count("ok") == n_ranks
 
 
+@pytest.mark.parametrize("n_ranks", [3, 4])
+@pytest.mark.parametrize("what", ["go well", "fail", "asked twice", "freed around"])
+def test_regions_may_differ_between_ranks(what, n_ranks, way):
+    ended = run(n_ranks, "nested_uneven.py", what, **way)
+    assert ended.stdout.count("ok") == n_ranks
+
+
 @pytest.mark.parametrize("what", ["messages", "counts", "cleanup"])
 def test_nothing_is_met_or_missed_of_a_communicator_that_was_freed(what, way):
     assert run(3, "interrupt_freed.py", what, **way).stdout.count("ok") == 3

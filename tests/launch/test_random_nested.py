@@ -31,8 +31,10 @@ def test_random_programs_over_several_communicators_end_alike(n_ranks, mpiexec):
     check_launch(mpiexec, n_ranks, 10_000)
 
 
-def test_random_programs_over_groups_that_overlap_end_alike(mpiexec):
-    check_launch(mpiexec, 4, 40_000, "any")
+@pytest.mark.parametrize(("n_ranks", "first"), [(3, 51_000), (4, 53_040), (5, 54_000)])
+def test_random_programs_over_groups_that_overlap_end_alike(n_ranks, first, mpiexec):
+    """Also with three ranks, where some groups are of one."""
+    check_launch(mpiexec, n_ranks, first, "any")
 
 
 def test_random_programs_over_several_communicators_end_alike_under_ulfm(mpiexec):
