@@ -194,7 +194,8 @@ def _known(
             return told
         mine = own.only(rank)
         # That it was interrupted is less than what others tell of it.
-        return Bundle.merge((mine.without_interrupted(), told, mine))
+        failures = mine.without_interrupted(), told.without_interrupted()
+        return Bundle.merge((*failures, mine, told))
     except Exception as error:  # nobody is to be left without a report for that
         text = f"what the root told cannot be read: {describe(error)}"
         told = Bundle.of(rank, minimal("<unknown>", text, reason=text))
