@@ -234,7 +234,9 @@ def _spread(
     """
     data, root = b"", verdict.root
     if private.rank == root:
-        step = step_of(private.steps[verdict.depth - 1])
+        # What this rank asks for is no step, but a part of the one around.
+        is_in_step = private.depth > verdict.depth or not private.asking
+        step = step_of(private.steps[verdict.depth - (1 if is_in_step else 2)])
         try:
             asked = ranks_to_ask(private, gathered, outline)
             if verdict.everywhere:

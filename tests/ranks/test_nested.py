@@ -309,3 +309,20 @@ def test_a_failure_among_other_ranks_is_told_with_its_cause_and_where_it_was_met
     for comm in (first, second):
         if comm:
             comm.Free()
+
+
+@pytest.mark.mpi(min_size=2)
+def test_the_step_has_its_name_where_the_root_asks_for_the_first_g_comm(world):
+    fresh = world.Dup()
+
+    def block():
+        with guard(fresh, "outer") as g:
+            if world.rank == 1:
+                with guard(fresh, "inner"):
+                    raise OSError("disk full")
+            g.comm.barrier()
+
+    outcome = outcome_of(block)
+    assert outcome.ranks == (1,)
+    assert outcome.step == "outer"
+    fresh.Free()
