@@ -90,7 +90,7 @@ def enter(private: Private, region: Region, *, looks: bool = True) -> Opened:
     if settled is not None and private.depth >= settled[0]:
         raise settled[1]
     around = cell[0]
-    nested = is_nested(private, around)
+    nested = around is not None and is_nested(private, around)
     if nested and (private.size > 1 or is_part(private)):
         prepare_nested(private.size, private.group)
     outer, number = private.innermost, private.n_within + 1

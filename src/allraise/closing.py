@@ -15,6 +15,7 @@ opened.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from allraise.chains import is_a, put_on_top
@@ -22,10 +23,11 @@ from allraise.contribution import capture_early
 from allraise.errors import PeerFailure
 from allraise.failing import fail_alone, fail_with_peers
 from allraise.impasse import come_by, note_skip
+from allraise.inside import free_duplicates
 from allraise.nesting import close_region, outermost
 from allraise.private import step_of
 from allraise.reducing import reduce_vector
-from allraise.registry import after_the_end, free_duplicates
+from allraise.registry import after_the_end
 from allraise.spooling import keep_failure
 from allraise.verdict import (
     EVERYWHERE,
@@ -266,4 +268,6 @@ def _close(opened: Opened, failed_depth: int | None) -> None:
     if private.to_free and private.innermost is None:
         kept, private.to_free = private.to_free, []
         for side in kept:
-            free_duplicates(side)
+            # Whatever MPI makes of it: the outcome of the region matters more.
+            with suppress(Exception):
+                free_duplicates(side)

@@ -19,7 +19,6 @@ from allraise.ending import publish_last
 from allraise.errors import HangError
 from allraise.frames import frames_from_summary
 from allraise.own import is_own_file
-from allraise.plain import OPEN
 from allraise.ranks import RankSet
 from allraise.record import (
     BLOCKED,
@@ -104,10 +103,7 @@ def _waits(thread: int, frame: FrameType | None) -> str | None:
 
     if thread == threading.get_ident():  # it is here, and tells of itself
         return None
-    innermost = OPEN.get(thread, [None])[0]
-    if innermost is not None and innermost[0].is_waiting:
-        return ""
-    found = waiting_call(frame) if frame is not None else None
+    found = waiting_call(thread, frame) if frame is not None else None
     return clip(found, MAX_CALL_CHARS) if found else found
 
 

@@ -19,15 +19,14 @@ from array import array
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from allraise.inside import revoked, within
 from allraise.lane import LEAKED
 from allraise.nesting import (
     contains,
     depth_outside,
     open_sides,
     outermost,
-    revoked,
     watch_nothing,
-    within,
 )
 from allraise.polling import way_to
 from allraise.standing import Gate, Stand, never_open
@@ -55,7 +54,7 @@ def note_skip() -> None:
 
 
 def note_met(gate: Gate) -> None:
-    """Note that this rank comes to a meeting, see `creation`. Not collective."""
+    """Note that this rank comes to a meeting, see `rendezvous`. Not collective."""
     root = outermost()
     if root is not None and root.beacon is not None:
         root.beacon.standing.note_met(root.opened()[0], gate.ident, gate.number)

@@ -40,10 +40,9 @@ both; without one, only a deadline ends that.
 from __future__ import annotations
 
 from _thread import get_ident  # `threading` takes a millisecond to load
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from allraise.plain import OPEN
-from allraise.registry import forget, free_duplicates, registered
 from allraise.verdict import TO_WAKE
 
 if TYPE_CHECKING:
@@ -93,8 +92,8 @@ def is_nested(private: Private, around: Opened | None) -> bool:
     if around is None or around[0] is private:
         return False
     beyond = past_one_rank(around)
-    if beyond is None or private.size == 1 or beyond[0] is not private:
-        return beyond is not None and beyond[0] is not private
+    if beyond is None or beyond[0] is not private:
+        return beyond is not None
     # Where others are not within a region yet they ask at its beginning.
     return private.asking != TO_WAKE and is_part(around[0])
 
@@ -278,122 +277,6 @@ def enclosing(group: MPI.Group | None, private: Private | None = None) -> list[P
 def outermost() -> Private | None:
     """Return the side of the outermost open region of several ranks, if any."""
     return next(iter(open_sides()), None)
-
-
-def within(private: Private) -> list[Private]:
-    """Return the other sides whose group lies within this one's. Not collective.
-
-    Also those that the user has freed in an open region.
-    """
-    kept = [side for opened in open_sides() for side in opened.to_free]
-    return [
-        side
-        for side in (*registered(), *kept)
-        if side is not private and side.size > 1 and contains(private, side.group)
-    ]
-
-
-# What is kept so may be many, where a program makes and frees in a loop, and MPI has
-# some thousand communicators.
-MAX_KEPT: Final = 64
-
-
-def keep_until_closed(private: Private) -> bool:
-    """Keep a side whose communicator the user frees while a region is open.
-
-    Not collective. The regions that are open on it end as any. And a rank that fails in
-    one around, and frees this one as it cleans up, has to tell those who wait for it
-    here how far it came.
-
-    Returns:
-        Whether it is kept, until the outermost of these regions here closes.
-    """
-    around = [private] if private.innermost is not None else []
-    if not around and private.size > 1:
-        around = enclosing(private.group, private)
-    if not around:
-        return False
-    holder = around[-1]
-    holder.to_free.append(private)
-    holder.note_plain()
-    closed = [side for side in holder.to_free if side.innermost is None]
-    if len(closed) > MAX_KEPT:
-        oldest = closed[0]
-        holder.to_free.remove(oldest)
-        if oldest.gates is not None:
-            for side in open_sides():
-                side.entered.discard(oldest.gates.ident)  # there is nothing to give up
-        free_duplicates(oldest)
-    return True
-
-
-def give_up_within(private: Private, depth: int, entered: set[int]) -> list[Private]:
-    """Give up what was used within a region that has failed. Not collective.
-
-    All its ranks call this alike, after the agreement. Not what other threads use: a
-    checkpoint that is saved in the background goes on when a step has failed.
-
-    Args:
-        private: Its side.
-        depth: Of the region that failed.
-        entered: Idents of what a rank has entered within it.
-
-    Returns:
-        What must be made anew, for it has a region around that one.
-    """
-    around = _around(private, depth)
-    used = [s for s in within(private) if s.gates and s.gates.ident in entered]
-    for side in used:
-        if side not in around:
-            forget(side)
-        for holder in open_sides():
-            if side in holder.to_free:
-                holder.to_free.remove(side)  # for good: others may send to it still
-        side.channel.abandon()
-        if side.beacon is not side.channel:
-            side.beacon.abandon()
-    return [side for side in around if side in used]
-
-
-def _around(private: Private, depth: int) -> list[Private]:
-    """Return the other sides with a region around one of this, outermost first."""
-    found: list[Private] = []
-    n_open = 0
-    for side in open_sides():
-        n_open += side is private
-        if n_open == depth:
-            break
-        if side is not private and side not in found and side.size > 1:
-            found.append(side)
-    return found
-
-
-def within_here(private: Private) -> list[Private]:
-    """Return what lies within, and has no region around the innermost here.
-
-    Not collective.
-    """
-    around = _around(private, private.depth)
-    return [side for side in within(private) if side not in around]
-
-
-def revoked(private: Private, inner: list[Private]) -> list[Private]:
-    """Return those within whose lanes a rank that fails must revoke. Not collective.
-
-    A revoke wakes whoever waits there, also another thread that saves in the background
-    and has nothing to do with this failure. Who waits for this rank cannot be known here;
-    but where `wakes` is not set nobody can wait on a lane, and what was never within a
-    guard elsewhere, and was used by another thread last, is most likely that thread's.
-
-    Args:
-        private: The side that has failed.
-        inner: Those within, which have no region around the one that failed.
-    """
-    return [
-        side
-        for side in inner
-        if side.wakes and (side.was_nested or side.thread == private.thread)
-    ]
 
 
 def watch_anew() -> None:

@@ -77,7 +77,7 @@ class Private(Side):
         settled: The depth at which a failure was agreed, and the exception that
             is due there, while this rank is still deeper.
         to_free: Those that the user has freed in a region here, see
-            `nesting.keep_until_closed`.
+            `inside.keep_until_closed`.
         closed: Whether the user has freed the communicator, or MPI is over.
         n_failed: How many agreements ended in failure; every rank counts alike.
         failed_at: When this rank last failed, on its monotonic clock.

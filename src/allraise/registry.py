@@ -135,38 +135,10 @@ def _user_freed(_comm: object, _keyval: int, private: Private) -> None:
     if private.closed:  # given up before
         return
     forget(private)
-    from allraise.nesting import keep_until_closed  # which needs this
+    from allraise.inside import free_duplicates, keep_until_closed  # which need this
 
     if not keep_until_closed(private):
         free_duplicates(private)
-
-
-def free_duplicates(private: Private) -> None:
-    """Free what a side communicates on. Not collective, as MPI does it."""
-    if private.comm is not None:
-        _keep_counts(private)
-        private.channel.close()
-        if private.beacon is not private.channel:
-            private.beacon.close()
-        if private.lifeboat is not None:
-            private.lifeboat.Free()
-        if private.beacon.is_dirty:
-            from allraise.lane import LEAKED  # late, for it is loaded with `channel`
-
-            # MPICH delivers what is left there on the next that gets its number.
-            LEAKED.append(private.comm)
-        else:
-            private.comm.Free()
-
-
-def _keep_counts(private: Private) -> None:
-    """Have stands tell what this rank has entered of it. Not collective.
-
-    Others may be about to hear that they have passed the last agreement on it.
-    """
-    from allraise.impasse import note_freed  # which needs this
-
-    note_freed(private)
 
 
 def known_private(comm: object) -> Private | None:

@@ -151,15 +151,14 @@ def call_in_progress() -> Call | None:
     Not collective. A call of MPI, or of allraise where that waits for other ranks. None
     also where it cannot be known: no source, or MPI called from a C library.
     """
-    frame = main_frame()
+    frame, thread = main_frame(), threading.main_thread().ident or 0
     if frame is None:
         return None
-    opened = OPEN.get(threading.main_thread().ident or 0, [None])[0]
-    is_waiting = opened is not None and opened[0].is_waiting
+    opened = OPEN.get(thread, [None])[0]
     try:
-        if not is_waiting and not is_own_file(frame.f_code.co_filename):
+        if not _is_agreeing(thread) and not is_own_file(frame.f_code.co_filename):
             return _call_in(frame)
-        text = _use_of_ours(frame) if is_waiting else waiting_call(frame)
+        text = waiting_call(thread, frame)
         if text is None:
             return None
         # No guard ends without all its ranks, whatever this one waits for in it.
@@ -178,12 +177,19 @@ def _guard_text(opened: Opened | None) -> str:
     return f"{of}, waiting for other ranks"
 
 
-def waiting_call(frame: FrameType) -> str | None:
+def _is_agreeing(thread: int) -> bool:
+    """Tell whether a thread waits in a block that is compiled: it has no frame."""
+    opened = OPEN.get(thread, [None])[0]
+    return opened is not None and bool(opened[0].is_waiting)
+
+
+def waiting_call(thread: int, frame: FrameType) -> str | None:
     """Return the call that a thread waits for other ranks in.
 
     Not collective.
 
     Args:
+        thread: Its number.
         frame: The innermost one of the thread.
 
     Returns:
@@ -191,6 +197,8 @@ def waiting_call(frame: FrameType) -> str | None:
         thread is not known to wait.
     """
     try:
+        if _is_agreeing(thread):
+            return _use_of_ours(frame)
         if not is_own_file(frame.f_code.co_filename):
             call = _call_in(frame)
             waits = call is not None and not call.name.lower().startswith(_NEVER_WAIT)

@@ -10,7 +10,7 @@ from array import array
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from allraise.nesting import give_up_within, revoked, within_here
+from allraise.inside import give_up_within, revoked, within_here
 
 if TYPE_CHECKING:
     from allraise.private import Private

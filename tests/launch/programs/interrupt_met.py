@@ -9,13 +9,13 @@ import time
 from mpi4py import MPI
 
 import allraise
-from allraise import creation
+from allraise import rendezvous
 
 WORLD = MPI.COMM_WORLD
 ME, LAST = WORLD.rank, WORLD.size - 1
 WAIT_S = 0.05  # the other rank is in the meeting by then
 
-creation.N_TAGS = 1
+rendezvous.N_TAGS = 1
 for failing in (LAST, 0, LAST):
     part = WORLD.Split(int(ME not in (0, LAST)))  # not known yet: it takes a meeting
     failed = None

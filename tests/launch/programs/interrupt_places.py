@@ -11,7 +11,7 @@ import numpy as np
 from mpi4py import MPI
 
 import allraise
-from allraise import creation, interruptible, methods
+from allraise import creation, interruptible, methods, rendezvous
 
 WORLD = MPI.COMM_WORLD
 P, ME = WORLD.size, WORLD.rank
@@ -120,7 +120,7 @@ def interrupted_at(place, operation):
 
 
 if __name__ == "__main__":
-    for module in (interruptible, methods, creation):
+    for module in (interruptible, methods, creation, rendezvous):
         module.signals_held_back = held_back
     for name, operation in OPERATIONS.items():
         place, has_raised = 0, True
