@@ -33,8 +33,10 @@ from allraise.record import minimal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# How long ranks that have not failed may take to say where they stand.
-ANSWER_S: Final = 1.0
+# How long ranks that have not failed may take to say where they stand. One second was
+# not enough where several jobs of more ranks than cores were at work: a rank that was
+# only waiting for its turn was told to be dead.
+ANSWER_S: Final = 3.0
 
 # After SIGTERM, schedulers and launchers kill soon. Open MPI's does in a quarter of a
 # second: enough only where every rank answers at once, else see `spool`.
