@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from allraise.tally import TO_RECEIVE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -40,6 +42,25 @@ def forget(channel: Channel, requests: Iterable[MPI.Request]) -> None:
     for request in requests:
         if not request:
             channel.started.pop(id(request), None)
+            note_received(request)
+
+
+def note_received(request: Any, status: MPI.Status | None = None) -> None:
+    """Note what was received, once. Not collective.
+
+    Args:
+        request: That is done.
+        status: Of it, which is looked at where it came from anybody.
+    """
+    awaited = getattr(request, "awaited", None)
+    if awaited is None:
+        return
+    request.awaited = None
+    tally, kind, source = awaited
+    if kind == TO_RECEIVE:
+        if source < 0 and status is not None:
+            source = status.source
+        tally.received[source] += 1
 
 
 def wait_all(
@@ -54,6 +75,9 @@ def wait_all(
     if channel is None:  # all are REQUEST_NULL, or of other communicators
         return plain(operation)(requests, statuses)  # type: ignore[no-any-return]
     results = channel.wait_all(lowercase, requests, operation)
+    for request, (status, _) in zip(requests, results, strict=True):
+        if not request:
+            note_received(request, status)
     forget(channel, requests)
     if statuses is not None:
         statuses[: len(results)] = [status for status, _ in results]

@@ -23,8 +23,12 @@ its own is s.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from allraise.plain import GateCount
+
+if TYPE_CHECKING:
+    from allraise.tally import Tally
 
 
 def new_ident() -> int:
@@ -39,11 +43,12 @@ def new_ident() -> int:
 class Gates(GateCount):
     """How many gates this process has entered on one communicator."""
 
-    __slots__ = ("ident",)
+    __slots__ = ("ident", "tallies")
 
     def __init__(self, ident: int, entered: int = 0) -> None:
         self.ident = ident  # the same on every member, different for every one
         self.entered = entered
+        self.tallies: list[Tally] = []  # of the messages on it, and on its duplicate
 
 
 class Announced:

@@ -16,27 +16,18 @@ tells of each gate that its rank has entered, also of those that exist no more.
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from allraise.inside import revoked, within
 from allraise.lane import LEAKED
-from allraise.nesting import (
-    contains,
-    depth_outside,
-    open_sides,
-    outermost,
-    watch_nothing,
-)
+from allraise.nesting import depth_outside, open_sides, outermost, watch_nothing
+from allraise.places import entered, gates_at, taken_from_anybody, way_out
 from allraise.polling import way_to
 from allraise.standing import Gate, Stand, never_open
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
-
-    from allraise.gates import Gates
     from allraise.private import Private
-    from allraise.waits import Waits
+    from allraise.waits import Place, Waits
 
 # On the private communicator, beside the error channel's and the meetings'.
 TAG_DOOR: Final = 1202
@@ -67,49 +58,52 @@ def note_freed(private: Private) -> None:
     """
     root = outermost()
     if root is not None and root.beacon is not None and root is not private:
-        for gates in (private.gates, *private.beacon.gates):
-            root.beacon.standing.note_met(root.opened()[0], gates.ident, gates.entered)
+        region = root.opened()[0]
+        known = entered((private.gates, *private.beacon.gates), [private.channel])
+        for ident, number in known.items():
+            root.beacon.standing.note_met(region, ident, number)
 
 
-def look(channel: Waits, gates: Gates | None) -> None:
+def look(channel: Waits, place: Place) -> None:
     """See where this rank stands when it waits on a channel. Not collective."""
     root = outermost()
     last = channel.enclosing[-1] if channel.enclosing else channel
     # At the agreement of the outermost region all come by.
-    if root is not None and root.beacon is last and gates is not root.gates:
-        consider(root, _gate_at(channel, gates))
+    if root is not None and root.beacon is last and place is not root.gates:
+        consider(root, *gates_at(channel, place))
 
 
-def consider(root: Private, gate: Gate | None) -> None:
+def consider(root: Private, *gates: Gate) -> None:
     """Tell where this rank stands if that may matter, and see if all is lost.
 
     Not collective.
 
     Args:
         root: The side of the outermost open region.
-        gate: At which this rank waits, if it does.
+        gates: All those for which this rank waits, if it does.
     """
     standing = root.beacon.standing
     if not standing.is_active:
         return
     if not _depth_over(root):
-        path = _path(root, gate)
+        path = way_out(root, gates)
         told = root.skips or root.rank in standing.stands
         if told or any(
             rank in known.members and stand.is_before(known)
             for known in path
             for rank, stand in standing.stands.items()
         ):
-            root.beacon.tell_stand(_stand(root, path, gate))
-            if gate is not None and gate in never_open(standing.stands):
+            root.beacon.tell_stand(_stand(root, path, gates))
+            if gates and not never_open(standing.stands).isdisjoint(gates):
                 _end(root)
-    if gate is not None and _depth_over(root):
+    if gates and _depth_over(root):
         # This rank enters nothing more, nor do those at the end, who listen no more.
         root.beacon.announce()
-        for rank, stand in standing.stands.items():
-            if stand.is_at_end and rank in gate.members and stand.is_before(gate):
-                entered = stand.counts.get(gate.ident, 0)
-                root.beacon.announced.learn({gate.ident: entered})
+        for gate in gates:
+            for rank, stand in standing.stands.items():
+                if stand.is_at_end and rank in gate.members and stand.is_before(gate):
+                    number = stand.counts.get(gate.ident, 0)
+                    root.beacon.announced.learn({gate.ident: number})
 
 
 def _depth_over(root: Private) -> int:
@@ -150,7 +144,7 @@ def _tell_end(root: Private) -> None:
 
     Not collective.
     """
-    stand = _stand(root, (), None)._replace(is_at_end=True)
+    stand = _stand(root, (), ())._replace(is_at_end=True)
     root.beacon.tell_stand(stand)
 
 
@@ -214,79 +208,19 @@ def _end(root: Private) -> None:
         root.channel.announce([side.channel for side in inner])
 
 
-def _stand(root: Private, path: tuple[Gate, ...], gate: Gate | None) -> Stand:
-    standing = root.beacon.standing
-    counts = {gates.ident: gates.entered for gates in _entered(root)}
+def _stand(root: Private, path: tuple[Gate, ...], gates: tuple[Gate, ...]) -> Stand:
+    standing, beacon = root.beacon.standing, root.beacon
+    channels = [side.channel for side in (root, *within(root))]
+    all_gates = [beacon.door, *beacon.gates, *beacon.gates_within()]
+    counts = entered(all_gates, channels)
     if standing.met_in is root.opened()[0]:
         counts |= standing.met
-    if gate is not None:
-        counts[gate.ident] = gate.number
+    counts |= {gate.ident: gate.number for gate in gates if not gate.gives_way}
     sides = dict.fromkeys(side for side in open_sides() if side.beacon is not None)
     failed = tuple(
         (side.gates.ident, side.beacon.failed_depth)
         for side in sides
         if side is not root and side.beacon.failed and side.gates is not None
     )
-    return Stand(gate is not None, path, counts, is_at_end=False, failed=failed)
-
-
-def _entered(root: Private) -> list[Gates]:
-    beacon = root.beacon
-    return [beacon.door, *beacon.gates, *beacon.gates_within()]
-
-
-def _path(root: Private, gate: Gate | None) -> tuple[Gate, ...]:
-    """Return what this rank must pass until the outermost region ends."""
-    path = [] if gate is None else [gate]
-    regions = open_sides()
-    for n in range(len(regions) - 1, 0, -1):
-        side = regions[n]
-        if side.gates is None:
-            continue  # one rank
-        gates = side.beacon.door if side is root else side.gates
-        if all(gates.ident != known.ident for known in path):
-            around = _around(side, n)
-            number = gates.entered + 1
-            path.append(
-                Gate(gates.ident, number, _members_in(root, side.group), around)
-            )
-    return tuple(path)
-
-
-def _gate_at(channel: Waits, gates: Gates | None) -> Gate | None:
-    """Return the gate at which this rank waits; None where it is unknown whose."""
-    regions = open_sides()
-    root = regions[0]
-    for side in reversed(regions):
-        if side.beacon is channel:
-            is_lane = gates is channel.gates[0]
-            if gates is None or not (is_lane or gates is side.gates):
-                return None
-            around = _around(side, len(regions), itself=is_lane)
-            members = _members_in(root, side.group)
-            return Gate(gates.ident, gates.entered, members, around)
-    return None
-
-
-def _around(
-    side: Private, n_open: int, *, itself: bool = False
-) -> tuple[tuple[int, int], ...]:
-    """Return what contains a side, but for the outermost, and how often."""
-    regions = open_sides()
-    counted = Counter(
-        outer.gates.ident
-        for outer in regions[:n_open]
-        if outer is not regions[0]
-        and outer.gates is not None
-        and (itself if outer is side else contains(outer, side.group))
-    )
-    return tuple(counted.items())
-
-
-def _members_in(root: Private, group: MPI.Group | None) -> frozenset[int]:
-    """Return the members of a group as ranks of the outermost communicator."""
-    from mpi4py import MPI
-
-    if group is None or root.group is None:
-        return frozenset()
-    return frozenset(MPI.Group.Translate_ranks(group, None, root.group))
+    failed += taken_from_anybody(channels)
+    return Stand(bool(gates), path, counts, is_at_end=False, failed=failed)

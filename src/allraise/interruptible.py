@@ -37,6 +37,7 @@ from allraise.messaging import Messaging
 from allraise.methods import method_of
 from allraise.signals import signals_held_back
 from allraise.slots import MAX_RANKS, Slots
+from allraise.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +74,8 @@ def _wrap(comm: Any, channel: Any, gates: Gates) -> Any:
     mine._channel = channel  # noqa: SLF001
     mine._gates = gates  # noqa: SLF001
     mine._generation = channel.generation  # noqa: SLF001
+    mine.tally = Tally(gates.ident, comm)
+    gates.tallies.append(mine.tally)
     mine._run_on(comm)  # noqa: SLF001
     return mine
 
@@ -132,7 +135,8 @@ class Interruptible:
     _start: Callable[[], MPI.Request]
     gate: Callable[[Any, str], BaseException | None]  # `pass_gate`, but quicker
     plain: Any  # mpi4py's communicator of the same handle
-    _hidden: Any = None
+    tally: Tally  # of the messages on it
+    _hidden: tuple[Any, Tally] | None = None
     sizes: Any = None  # see objects
     slots: Slots | None = None
 
@@ -179,16 +183,18 @@ class Interruptible:
         """Return a context to run a block in once all ranks are there."""
         return BehindGate(self, operation)
 
-    def hidden(self, operation: str) -> tuple[Any, Any]:
-        """Return the channel, and the duplicate for trees of objects.
+    def hidden(self, operation: str) -> tuple[Any, Any, Tally]:
+        """Return the channel, the duplicate for trees of objects, and its tally.
 
         Collective over the communicator.
         """
         if self._hidden is None:
             with signals_held_back(), self.behind_gate(operation) as plain:
-                self._hidden = plain.Dup()
-            self._channel.derived.append(self._hidden)
-        return self._begin(operation), self._hidden
+                made = plain.Dup()
+                self._hidden = made, Tally(self._gates.ident + 1, made)
+            self._channel.derived.append(made)
+            self._gates.tallies.append(self._hidden[1])
+        return self._begin(operation), *self._hidden
 
     def _adopt(self, new: Any) -> Any:
         """Return a derived communicator as an interruptible one. Collective."""
@@ -216,8 +222,9 @@ class Interruptible:
             channel.gates = [g for g in channel.gates if g is not self._gates]
             channel.forget(plain)
             if self._hidden is not None:
-                channel.forget(self._hidden)
-                self._hidden.Free()
+                channel.forget(self._hidden[0])
+                self._hidden[0].Free()
+            self.tally.comm = self._mpi.COMM_NULL
             self._run_on(self._mpi.COMM_NULL)
             type(plain).Free(self)  # so that this one, too, is null
 

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from allraise import pending
 from allraise.lane import LEAKED
+from allraise.tally import TO_RECEIVE, TO_SEND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from allraise.tally import Tally
 
 # A probe cannot be waited for together with the channel, so it is repeated: with
 # yields at first (loops without are 40-200 times slower under MPICH, where ranks
@@ -31,6 +34,7 @@ class Messaging:
     _begin: Callable[[str], Any]
     gate: Callable[[Any, str], BaseException | None]
     plain: Any
+    tally: Tally
     _mpi: Any
 
     def Barrier(self) -> None:
@@ -44,33 +48,45 @@ class Messaging:
     # -- sending ---------------------------------------------------------------------
 
     def Send(self, buf: Any, dest: int, tag: int = 0) -> None:
-        channel = self._begin("Send")
-        channel.wait(self.plain.Isend(buf, dest, tag), "Send")
+        channel, tally = self._begin("Send"), self.tally
+        tally.sent[dest] += 1
+        awaited = tally, TO_SEND, dest
+        channel.wait(self.plain.Isend(buf, dest, tag), "Send", None, awaited)
 
     def Ssend(self, buf: Any, dest: int, tag: int = 0) -> None:
-        channel = self._begin("Ssend")
-        channel.wait(self.plain.Issend(buf, dest, tag), "Ssend")
+        channel, tally = self._begin("Ssend"), self.tally
+        tally.sent[dest] += 1
+        awaited = tally, TO_SEND, dest
+        channel.wait(self.plain.Issend(buf, dest, tag), "Ssend", None, awaited)
 
     def Rsend(self, buf: Any, dest: int, tag: int = 0) -> None:
-        channel = self._begin("Rsend")
-        channel.wait(self.plain.Irsend(buf, dest, tag), "Rsend")
+        channel, tally = self._begin("Rsend"), self.tally
+        tally.sent[dest] += 1
+        awaited = tally, TO_SEND, dest
+        channel.wait(self.plain.Irsend(buf, dest, tag), "Rsend", None, awaited)
 
     def send(self, obj: Any, dest: int, tag: int = 0) -> None:
-        channel = self._begin("send")
-        channel.wait(self.plain.isend(obj, dest, tag), "send")
+        channel, tally = self._begin("send"), self.tally
+        tally.sent[dest] += 1
+        awaited = tally, TO_SEND, dest
+        channel.wait(self.plain.isend(obj, dest, tag), "send", None, awaited)
 
     def ssend(self, obj: Any, dest: int, tag: int = 0) -> None:
-        channel = self._begin("ssend")
-        channel.wait(self.plain.issend(obj, dest, tag), "ssend")
+        channel, tally = self._begin("ssend"), self.tally
+        tally.sent[dest] += 1
+        awaited = tally, TO_SEND, dest
+        channel.wait(self.plain.issend(obj, dest, tag), "ssend", None, awaited)
 
     # Buffered ones wait for nobody, but the message may outlive a region that fails.
 
     def Bsend(self, buf: Any, dest: int, tag: int = 0) -> None:
         self._begin("Bsend")
+        self.tally.sent[dest] += 1
         self.plain.Bsend(buf, dest, tag)
 
     def bsend(self, obj: Any, dest: int, tag: int = 0) -> None:
         self._begin("bsend")
+        self.tally.sent[dest] += 1
         self.plain.bsend(obj, dest, tag)
 
     # -- receiving -------------------------------------------------------------------
@@ -84,7 +100,12 @@ class Messaging:
     ) -> None:
         channel = self._begin("Recv")
         source, tag = self._any(source, tag)
-        channel.wait(self.plain.Irecv(buf, source, tag), "Recv", status)
+        request = self.plain.Irecv(buf, source, tag)
+        if source < 0 and status is None:
+            status = self._mpi.Status()  # to know from whom it came
+        tally = self.tally
+        channel.wait(request, "Recv", status, (tally, TO_RECEIVE, source))
+        tally.received[source if source >= 0 else status.source] += 1
 
     def recv(
         self,
@@ -110,7 +131,8 @@ class Messaging:
             source, recvtag = self._any(source, recvtag)
         # Not Isendrecv: it came with MPI 4, which Open MPI 4 is not.
         receive = self.plain.Irecv(recvbuf, source, recvtag)
-        self._send_and(channel, receive, (sendbuf, dest, sendtag), "Sendrecv", status)
+        send = (sendbuf, dest, sendtag)
+        self._send_and(channel, receive, source, send, "Sendrecv", status)
 
     def Sendrecv_replace(
         self,
@@ -126,19 +148,29 @@ class Messaging:
         out = _copied(buf)
         receive = self.plain.Irecv(buf, source, recvtag)
         send = (out, dest, sendtag)
-        self._send_and(channel, receive, send, "Sendrecv_replace", status)
+        self._send_and(channel, receive, source, send, "Sendrecv_replace", status)
 
     def _send_and(
-        self, channel: Any, receive: Any, send: Any, operation: str, status: Any
+        self,
+        channel: Any,
+        receive: Any,
+        source: int,
+        send: Any,
+        operation: str,
+        status: Any,
     ) -> None:
         requests = [receive]
-        is_done = channel.is_done
+        is_done, tally, dest = channel.is_done, self.tally, send[1]
+        if source < 0 and status is None:
+            status = self._mpi.Status()  # to know from whom it came
         try:
+            tally.sent[dest] += 1
             requests.append(self.plain.Isend(*send))
             if status is not None or not is_done(receive):
-                channel.wait(receive, operation, status)
+                channel.wait(receive, operation, status, (tally, TO_RECEIVE, source))
+            tally.received[source if source >= 0 else status.source] += 1
             if not is_done(requests[1]):
-                channel.wait(requests[1], operation)
+                channel.wait(requests[1], operation, None, (tally, TO_SEND, dest))
         except BaseException:
             LEAKED.extend(requests)
             raise
@@ -153,11 +185,12 @@ class Messaging:
         recvtag: int | None = None,
         status: Any = None,
     ) -> Any:
-        channel = self._begin("sendrecv")
+        channel, tally = self._begin("sendrecv"), self.tally
+        tally.sent[dest] += 1
         send = self.plain.isend(sendobj, dest, sendtag)
         try:
             received = self._receive_object("sendrecv", source, recvtag, status)
-            channel.wait(send, "sendrecv")
+            channel.wait(send, "sendrecv", None, (tally, TO_SEND, dest))
         except BaseException:
             LEAKED.append(send)
             raise
@@ -174,6 +207,7 @@ class Messaging:
         status = mpi.Status() if status is None else status
         probe = self.plain.Improbe
         message = self._until(probe, channel, operation, source, tag, status)
+        self.tally.received[status.source] += 1
         into = bytearray(status.Get_count(mpi.BYTE))
         channel.wait(message.Irecv([into, mpi.BYTE]), operation)
         return mpi.pickle.loads(into)
@@ -197,6 +231,7 @@ class Messaging:
         source, tag = self._any(source, tag)
         probe = self.plain.Improbe
         message = self._until(probe, channel, "Mprobe", source, tag, status)
+        self.tally.received[source if status is None else status.source] += 1
         return pending.adopt_message(message, channel)
 
     def mprobe(
@@ -206,6 +241,7 @@ class Messaging:
         source, tag = self._any(source, tag)
         probe = self.plain.improbe  # keeps the buffer for recv()
         message = self._until(probe, channel, "mprobe", source, tag, status)
+        self.tally.received[source if status is None else status.source] += 1
         return pending.adopt_message(message, channel)
 
     # A loop of these is a wait too: they look at the channel where they find nothing.
@@ -240,10 +276,12 @@ class Messaging:
         status: Any,
     ) -> Any:
         channel = self._begin(operation)
-        message = probe(*self._any(source, tag), status)
+        source, tag = self._any(source, tag)
+        message = probe(source, tag, status)
         if message is None:
             channel.poll(operation)
             return None
+        self.tally.received[source if status is None else status.source] += 1
         return pending.adopt_message(message, channel)
 
     def _any(self, source: int | None, tag: int | None) -> tuple[int, int]:
@@ -256,17 +294,23 @@ class Messaging:
             mpi.ANY_TAG if tag is None else tag,
         )
 
-    @staticmethod
     def _until(
-        probe: Callable[..., Any], channel: Any, operation: str, *args: Any
+        self,
+        probe: Callable[..., Any],
+        channel: Any,
+        operation: str,
+        source: int,
+        *rest: Any,
     ) -> Any:
         """Repeat a probe until it finds a message, or raise the interruption."""
+        args = source, *rest
         found = probe(*args)
         if found:
             return found
         spun = time.perf_counter() + SPIN_S
+        awaited = self.tally, TO_RECEIVE, source
         while not found:
-            channel.poll(operation)
+            channel.poll(operation, awaited)
             if time.perf_counter() < spun:
                 os.sched_yield()
             else:

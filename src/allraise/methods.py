@@ -7,7 +7,7 @@ get wrong is looked for before the ranks meet: past the gate nothing wakes them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from allraise import objects, operations, pending, trees
 from allraise.broadcast import bcast, broadcast_rest
@@ -15,6 +15,12 @@ from allraise.calls import LOOKS, at_gate, look_at_init
 from allraise.kinds import mpi
 from allraise.plain import Broadcast, Gated
 from allraise.signals import signals_held_back
+from allraise.tally import ANYBODY, MANY, MAY_RECEIVE, TO_MEET, TO_RECEIVE, TO_SEND
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from allraise.tally import Awaited, Tally
 
 
 def method_of(  # noqa: PLR0911 - a table
@@ -86,17 +92,49 @@ def _gated_init(base: type, name: str) -> Any:
 
 def _starting(base: type, name: str) -> Any:
     plain = getattr(base, name)
+    count = _counting(name)
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         channel = self._begin(name)
+        awaited = count(self.tally, args, kwargs)
         try:
             request = plain(self, *args, **kwargs)
         except Exception:
             channel.raise_if_failed(name)  # revoked meanwhile
             raise
-        return pending.adopt(request, channel, (args, kwargs))
+        return pending.adopt(request, channel, (args, kwargs), awaited)
 
     return _named(name, method, f"{name}, returns an interruptible request.")
+
+
+def _counting(name: str) -> Callable[[Tally, Any, Any], Awaited | None]:
+    """Return what counts what is about to be started, and tells what is awaited then."""
+    to, of = operations.DEST.get(name), operations.SOURCE.get(name)
+    persists = name.endswith("_init")
+    n = MANY if persists else 1
+
+    def send(tally: Tally, args: Any, kwargs: Any) -> Awaited | None:
+        dest = args[to] if len(args) > to else kwargs.get("dest")  # type: ignore[operator]
+        tally.sent[dest] += n
+        return None if persists else (tally, TO_SEND, dest)
+
+    kind = TO_RECEIVE if to is None and not persists else MAY_RECEIVE
+
+    def receive(tally: Tally, args: Any, kwargs: Any) -> Awaited:
+        source = args[of] if len(args) > of else kwargs.get("source", ANYBODY)  # type: ignore[operator]
+        return tally, kind, source
+
+    def exchange(tally: Tally, args: Any, kwargs: Any) -> Awaited:
+        send(tally, args, kwargs)
+        return receive(tally, args, kwargs)
+
+    def meet(tally: Tally, _args: Any, _kwargs: Any) -> Awaited:
+        tally.begun += 1
+        return tally, TO_MEET, tally.begun
+
+    if to is None:
+        return meet if of is None else receive
+    return send if of is None else exchange
 
 
 def _deriving(name: str) -> Any:

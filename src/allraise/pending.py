@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from allraise.completions import (
     channel_of,
     forget,
+    note_received,
     plain,
     wait_all,
     wait_any,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from allraise.channel import Channel
+    from allraise.tally import Awaited
 
 # Where in what Test and its like return the flag stands.
 _FLAG: dict[str, Callable[[Any], Any]] = {
@@ -84,6 +86,7 @@ class Waiting:
     _channel: Channel
     _generation: int
     _buffers: object
+    awaited: Awaited | None  # what is waited for, where that is known
 
     def _ready(self, operation: str) -> Channel:
         channel = self._channel
@@ -91,15 +94,17 @@ class Waiting:
             raise channel.stale(operation)
         return channel
 
-    def _done(self) -> None:
+    def _done(self, status: MPI.Status | None) -> None:
         if not self:  # type: ignore[truthy-bool] # a persistent one stays
             self._channel.started.pop(id(self), None)
+            note_received(self, status)
 
     def Wait(self, status: MPI.Status | None = None) -> bool:
         from mpi4py import MPI
 
-        self._ready("Wait").wait(self, "Wait", status)  # type: ignore[arg-type]
-        self._done()
+        awaited = self.awaited
+        self._ready("Wait").wait(self, "Wait", status, awaited)  # type: ignore[arg-type]
+        self._done(status)
         if not self:  # type: ignore[truthy-bool] # done unseen by mpi4py, see `direct`
             MPI.Request.Test(self)  # type: ignore[arg-type] # it lets go of the buffer
         return True
@@ -109,7 +114,7 @@ class Waiting:
 
         channel = self._ready("wait")
         result = channel.wait_first(MPI.Request.waitany, [self], "wait", status)  # type: ignore[list-item]
-        self._done()
+        self._done(status)
         return result[1]
 
     def Test(self, status: MPI.Status | None = None) -> bool:
@@ -118,7 +123,7 @@ class Waiting:
         channel = self._ready("Test")
         done = MPI.Request.Test(self, status)  # type: ignore[arg-type]
         if done:
-            self._done()
+            self._done(status)
         else:
             channel.poll("Test")
         return done
@@ -129,7 +134,7 @@ class Waiting:
         channel = self._ready("test")
         result = MPI.Request.test(self, status)  # type: ignore[arg-type]
         if result[0]:
-            self._done()
+            self._done(status)
         else:
             channel.poll("test")
         return result
@@ -253,7 +258,12 @@ def _message() -> type:
     return Message
 
 
-def adopt(request: MPI.Request, channel: Channel, buffers: object = None) -> Any:
+def adopt(
+    request: MPI.Request,
+    channel: Channel,
+    buffers: object = None,
+    awaited: Awaited | None = None,
+) -> Any:
     """Return a request of mpi4py as an interruptible one. Not collective.
 
     Args:
@@ -261,6 +271,7 @@ def adopt(request: MPI.Request, channel: Channel, buffers: object = None) -> Any
         channel: does the waiting.
         buffers: kept with it: mpi4py 4.1 does not hold those of nonblocking and
             persistent collectives.
+        awaited: what is waited for, where that is known.
     """
     from mpi4py import MPI
 
@@ -270,6 +281,7 @@ def adopt(request: MPI.Request, channel: Channel, buffers: object = None) -> Any
     mine._channel = channel
     mine._generation = channel.generation
     mine._buffers = buffers
+    mine.awaited = awaited
     channel.keep(mine)
     return mine
 

@@ -36,6 +36,8 @@ class Gate(NamedTuple):
     members: frozenset[int]  # as ranks of the outermost communicator
     #: whose failure may close it, with how many regions of it are around
     around: tuple[tuple[int, int], ...] = ()
+    #: no collective, but a message say, which is given up for any failure there
+    gives_way: bool = False
 
 
 class Stand(NamedTuple):
@@ -86,7 +88,8 @@ def never_open(stands: Mapping[int, Stand]) -> set[Gate]:
         for gate in closed:
             known = [stands[rank] for rank in gate.members if rank in stands]
             missing = [stand for stand in known if stand.is_before(gate)]
-            if any(stand.closes(gate) for stand in missing) or all(
+            tell = stands.values() if gate.gives_way else missing
+            if any(stand.closes(gate) for stand in tell) or all(
                 stand.comes_to(gate, closed) for stand in missing
             ):
                 opens.add(gate)
@@ -148,7 +151,8 @@ def encode(stand: Stand) -> list[int]:
     _put(numbers, [_words_of(members, n_words) for members in groups])
     numbers.append(len(stand.gates))
     for gate in stand.gates:
-        numbers += (gate.ident, gate.number, groups.index(gate.members))
+        place = 2 * groups.index(gate.members) + gate.gives_way
+        numbers += (gate.ident, gate.number, place)
         _put(numbers, gate.around)
     _put(numbers, stand.counts.items())
     _put(numbers, stand.failed)
@@ -160,12 +164,15 @@ def decode(numbers: Iterable[int]) -> Stand:
     rest = iter(numbers)
     flags = next(rest)
     groups = [_members_of(words) for words in _take(rest)]
-    gates = tuple(
-        Gate(next(rest), next(rest), groups[next(rest)], tuple(_pairs(rest)))
-        for _ in range(next(rest))
-    )
+    gates = tuple(_take_gate(rest, groups) for _ in range(next(rest)))
     counts = dict(_pairs(rest))
     return Stand(bool(flags & 1), gates, counts, bool(flags & 2), tuple(_pairs(rest)))
+
+
+def _take_gate(rest: Iterator[int], groups: list[frozenset[int]]) -> Gate:
+    ident, number, place = next(rest), next(rest), next(rest)
+    around = tuple(_pairs(rest))
+    return Gate(ident, number, groups[place // 2], around, bool(place % 2))
 
 
 def _put(numbers: list[int], rows: Iterable[Iterable[int]]) -> None:

@@ -21,6 +21,7 @@ from allraise.kinds import mpi, rank_of
 from allraise.lane import LEAKED
 from allraise.objects import as_bytes, dumps, loads
 from allraise.scalars import reduce_numbers
+from allraise.tally import TO_RECEIVE, TO_SEND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +119,7 @@ class Link:
     """Interruptible sends and receives of objects on the hidden communicator."""
 
     def __init__(self, comm: Any, operation: str) -> None:
-        self.channel, self.hidden = comm.hidden(operation)
+        self.channel, self.hidden, self.tally = comm.hidden(operation)
         self.operation = operation
         self.rank, self.size = comm.rank, comm.size
 
@@ -128,7 +129,7 @@ class Link:
 
     def send_bytes(self, data: Any, rank: int) -> None:
         """Send a pickled object."""
-        self._wait(self._start(data, rank))
+        self._wait(self._start(data, rank), TO_SEND, rank)
 
     def recv(self, rank: int) -> Any:
         """Receive an object."""
@@ -137,12 +138,12 @@ class Link:
     def recv_bytes(self, rank: int) -> Any:
         """Receive a pickled object."""
         into = bytearray(WORD + INLINE)
-        self._wait([self.hidden.Irecv(as_bytes(into), rank, 0)])
+        self._wait([self.hidden.Irecv(as_bytes(into), rank, 0)], TO_RECEIVE, rank)
         n = int.from_bytes(into[:WORD], "little")
         if n <= INLINE:
             return memoryview(into)[WORD : WORD + n]
         into = bytearray(n)
-        self._wait([self.hidden.Irecv(as_bytes(into), rank, 1)])
+        self._wait([self.hidden.Irecv(as_bytes(into), rank, 1)], TO_RECEIVE, rank)
         return into
 
     def exchange(self, obj: Any, rank: int) -> Any:
@@ -153,13 +154,16 @@ class Link:
         except BaseException:
             LEAKED.extend(sends)
             raise
-        self._wait(sends)
+        self._wait(sends, TO_SEND, rank)
         return theirs
 
-    def _wait(self, requests: list[Any]) -> None:
+    def _wait(self, requests: list[Any], kind: int, rank: int) -> None:
+        awaited = self.tally, kind, rank
         try:
             for request in requests:
-                self.channel.wait(request, self.operation)
+                self.channel.wait(request, self.operation, None, awaited)
+                if kind == TO_RECEIVE:
+                    self.tally.received[rank] += 1
         except BaseException:
             LEAKED.extend(requests)
             raise
@@ -167,6 +171,7 @@ class Link:
     def _start(self, data: Any, rank: int) -> list[Any]:
         n = len(data)
         head = n.to_bytes(WORD, "little")
+        self.tally.sent[rank] += 1 if n <= INLINE else 2
         if n <= INLINE:
             return [self.hidden.Isend(as_bytes(b"".join((head, data))), rank, 0)]
         return [

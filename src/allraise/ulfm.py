@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from allraise.gates import Gates
     from allraise.lane import Interruption
+    from allraise.tally import Awaited
 
 PROBE_TESTS = 1000  # a revoked receive raises at the second Test
 
@@ -176,7 +177,11 @@ class RevokeChannel(Lane):
             raise
 
     def wait(
-        self, request: MPI.Request, operation: str, status: MPI.Status | None = None
+        self,
+        request: MPI.Request,
+        operation: str,
+        status: MPI.Status | None = None,
+        awaited: Awaited | None = None,  # noqa: ARG002
     ) -> None:
         """Wait for an operation of this rank, or raise the interruption."""
         from mpi4py import MPI
@@ -237,7 +242,7 @@ class RevokeChannel(Lane):
     def hear(self) -> None:
         """Do nothing: a revoke is not told, it is found. Not collective."""
 
-    def poll(self, operation: str) -> None:
+    def poll(self, operation: str, awaited: Awaited | None = None) -> None:  # noqa: ARG002
         """Look once whether a peer has failed, and raise if so."""
         self.raise_if_failed(operation)
 

@@ -21,6 +21,7 @@ from allraise.gates import Announced, Gates
 from allraise.lane import LEAKED, Lane
 from allraise.polling import way_to
 from allraise.standing import Standing
+from allraise.tally import MAY_RECEIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,9 +30,13 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from allraise.lane import Interruption
+    from allraise.tally import Awaited
+
+    # A gate, or what else is waited for: all of these.
+    Place = Gates | Sequence[Awaited]
 
 
-def _never_look(_channel: Waits, _gates: Gates | None) -> None:
+def _never_look(_channel: Waits, _place: Place) -> None:
     """Look nowhere: this is not the outermost."""
 
 
@@ -88,8 +93,8 @@ class Waits(Lane):
         self.standing = Standing()
         #: of the agreements here within regions elsewhere, where it is that
         self.door = Gates(ident ^ 2)
-        #: looks where this rank stands, at a gate of a channel or elsewhere
-        self.look: Callable[[Waits, Gates | None], None] = _never_look
+        #: looks where this rank stands, and waits for what
+        self.look: Callable[[Waits, Place], None] = _never_look
         self._waitany = way_to("Waitany")
         #: tells whether a request is done, after a few looks
         self.is_done = look()
@@ -103,7 +108,11 @@ class Waits(Lane):
         raise NotImplementedError
 
     def wait(
-        self, request: MPI.Request, operation: str, status: MPI.Status | None = None
+        self,
+        request: MPI.Request,
+        operation: str,
+        status: MPI.Status | None = None,
+        awaited: Awaited | None = None,
     ) -> None:
         """Wait for an operation of this rank, or raise the interruption."""
         if self.failed or self.enclosing:
@@ -114,9 +123,18 @@ class Waits(Lane):
             watched = [request, self.listen]
             if self.enclosing:
                 watched += [channel.listen for channel in self.enclosing]
-            while i := self._waitany(watched, status):
-                self._heard(i - 1)
+            place = () if awaited is None else (awaited,)
+            i = len(watched) if self._looks() else self._waitany(watched, status)
+            while i:
+                if i < len(watched):
+                    (self, *self.enclosing)[i - 1].read()
+                if self._looks():
+                    # What came before the message is not waited for any more.
+                    if request.Test(status):
+                        return
+                    self._look(place)
                 self._give_up_if_failed([], operation)
+                i = self._waitany(watched, status)
         except BaseException:  # a signal's handler may raise as well
             LEAKED.append(request)
             raise
@@ -132,13 +150,15 @@ class Waits(Lane):
         self._give_up_if_failed(requests, operation)
         watched = [*requests, *self._listens()]
         wait = way_to(waitany.__name__)
+        if self._looks():
+            self._look_for(requests, operation)
         while True:
             result = wait(watched, status)
             i = result[0] if isinstance(result, tuple) else result
             if i < len(requests):
                 return result
-            self._heard(i - len(requests))
-            self._give_up_if_failed(requests, operation)
+            (self, *self.enclosing)[i - len(requests)].read()
+            self._look_for(requests, operation)
 
     def wait_some(
         self,
@@ -146,8 +166,17 @@ class Waits(Lane):
         requests: Sequence[MPI.Request],
         operation: str,
         statuses: list[MPI.Status],
+        *,
+        for_all: bool = False,
     ) -> list[tuple[int, MPI.Status, Any]]:
         """Wait until some of the requests are done, or raise.
+
+        Args:
+            waitsome: ``Waitsome`` or ``waitsome``.
+            requests: To wait for.
+            operation: Named in an interruption.
+            statuses: As mpi4py's.
+            for_all: Whether all are waited for in the end.
 
         Returns:
             For each that is done its place in `requests`, its status, and its
@@ -156,6 +185,8 @@ class Waits(Lane):
         self._give_up_if_failed(requests, operation)
         watched = [*requests, *self._listens()]
         wait = way_to(waitsome.__name__)
+        if self._looks():
+            self._look_for(requests, operation, for_all=for_all)
         while True:
             result = wait(watched, statuses)
             places, objects = result if isinstance(result, tuple) else (result, None)
@@ -164,10 +195,10 @@ class Waits(Lane):
                 if i < len(requests):
                     done.append((i, statuses[k], objects and objects[k]))
                 else:
-                    self._heard(i - len(requests))
+                    (self, *self.enclosing)[i - len(requests)].read()
             if done:
                 return done
-            self._give_up_if_failed(requests, operation)
+            self._look_for(requests, operation, for_all=for_all)
 
     def wait_all(
         self,
@@ -194,7 +225,9 @@ class Waits(Lane):
                     for i in range(len(requests))
                 ]
             waitsome = cls.waitsome if lowercase else cls.Waitsome
-            for i, status, obj in self.wait_some(waitsome, requests, operation, []):
+            for i, status, obj in self.wait_some(
+                waitsome, requests, operation, [], for_all=True
+            ):
                 done[i] = (status, obj)
 
     def hear(self) -> None:
@@ -202,10 +235,12 @@ class Waits(Lane):
         while self.listen.Test():
             self.read()
 
-    def poll(self, operation: str) -> None:
+    def poll(self, operation: str, awaited: Awaited | None = None) -> None:
         """Look once whether a peer has failed, and raise if so."""
         for channel in (self, *self.enclosing):
             channel.hear()
+        if awaited is not None:
+            self._look((awaited,))
         self.raise_if_failed(operation)
 
     def relay_until(self, request: MPI.Request) -> None:
@@ -224,14 +259,24 @@ class Waits(Lane):
     def _listens(self) -> list[MPI.Request]:
         return [self.listen, *(channel.listen for channel in self.enclosing)]
 
-    def _heard(self, i: int, gates: Gates | None = None) -> None:
-        (self, *self.enclosing)[i].read()
-        self._look(gates)
+    def _look_for(
+        self, requests: Sequence[object], operation: str, *, for_all: bool = False
+    ) -> None:
+        """Look where this rank stands as it waits for requests; give up if it must."""
+        if self._looks():
+            # Of several, any may come.
+            self._look(_awaited(requests) if for_all or len(requests) == 1 else ())
+        self._give_up_if_failed(requests, operation)
 
-    def _look(self, gates: Gates | None) -> None:
+    def _looks(self) -> bool:
+        """Whether it may matter where this rank stands."""
+        outermost = self.enclosing[-1] if self.enclosing else self
+        return outermost.standing.is_active  # type: ignore[no-any-return]
+
+    def _look(self, place: Place) -> None:
         outermost = self.enclosing[-1] if self.enclosing else self
         if outermost.standing.is_active:
-            outermost.look(self, gates)
+            outermost.look(self, place)
 
     def _give_up_if_failed(self, abandoned: Sequence[object], operation: str) -> None:
         # Receives and sends are given up for any failure: it woke the peer too.
@@ -249,3 +294,12 @@ class Waits(Lane):
                 outer = i
         channels[outer].announce(channels[:outer])
         raise self.interruption(channels[outer].failed_rank, operation)
+
+
+def _awaited(requests: Sequence[object]) -> tuple[Awaited, ...]:
+    """Return what requests that are not done are waited for, where it is known."""
+    from mpi4py import MPI
+
+    is_done = MPI.Request.Get_status  # also of those that are persistent, not started
+    found = [getattr(r, "awaited", None) for r in requests if not is_done(r)]
+    return tuple(known for known in found if known and known[1] != MAY_RECEIVE)

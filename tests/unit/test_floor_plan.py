@@ -17,8 +17,8 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
     (floor, frozenset(names.split()))
     for floor, names in (
         (0, "damage paths chains errors"),
-        (0, "record ranks settings signals values census watchdog completions"),
-        (0, "native"),
+        (0, "record ranks settings signals values census watchdog tally"),
+        (0, "native completions"),
         (0, "operations pending alone plain storing kinds quiet asking"),
         (0, "gates standing polling"),
         (0, "frames wire lane neighbours buffers deriving"),
@@ -50,7 +50,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (3, "spool"),
         (3, "meeting"),
         (3, "spooling survivors beside"),
-        (3, "inside"),
+        (3, "inside places"),
         (3, "impasse"),
         (3, "rendezvous"),
         (3, "creation peers"),

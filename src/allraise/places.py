@@ -1,0 +1,151 @@
+"""The gates at which a rank waits, and those that it must pass on its way out.
+
+Owns how open regions, and what is waited for on a lane, are turned into the gates of
+`standing`. A region ends at a gate of its communicator, a collective on ``g.comm`` has
+one before it, and to wait for a message is one of two ranks, see `tally`. Not collective.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from allraise.gates import Gates
+from allraise.nesting import contains, open_sides
+from allraise.standing import Gate
+from allraise.tally import ANYBODY, MAY_RECEIVE, TO_MEET, TO_RECEIVE, TO_SEND
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from mpi4py import MPI
+
+    from allraise.private import Private
+    from allraise.tally import Awaited, Tally
+    from allraise.waits import Place, Waits
+
+
+def way_out(root: Private, waits_at: tuple[Gate, ...]) -> tuple[Gate, ...]:
+    """Return what this rank must pass until the outermost region ends.
+
+    Args:
+        root: The side of that region.
+        waits_at: The gates at which this rank waits: they come first.
+    """
+    path = list(waits_at)
+    regions = open_sides()
+    for n in range(len(regions) - 1, 0, -1):
+        side = regions[n]
+        if side.gates is None:
+            continue  # one rank
+        gates = side.beacon.door if side is root else side.gates
+        if all(gates.ident != known.ident for known in path):
+            around = _around(side, n)
+            number = gates.entered + 1
+            members = frozenset(_members_in(root, side.group))
+            path.append(Gate(gates.ident, number, members, around))
+    return tuple(path)
+
+
+def gates_at(channel: Waits, place: Place) -> tuple[Gate, ...]:
+    """Return the gates at which this rank waits; none where it is unknown whose.
+
+    Args:
+        channel: On which it waits.
+        place: A gate, or what is awaited on the lane.
+    """
+    regions = open_sides()
+    side = next((side for side in reversed(regions) if side.beacon is channel), None)
+    if side is None:
+        return ()
+    if isinstance(place, Gates):
+        is_lane = place is channel.gates[0]
+        if not (is_lane or place is side.gates):
+            return ()
+        around = _around(side, len(regions), itself=is_lane)
+        members = frozenset(_members_in(regions[0], side.group))
+        return (Gate(place.ident, place.entered, members, around),)
+    return tuple(_gates_of(regions[0], side, place))
+
+
+def _gates_of(
+    root: Private, side: Private, place: Sequence[Awaited]
+) -> Iterator[Gate]:
+    """Return the gates of what is awaited; none where it may come from anybody."""
+    if any(kind == TO_RECEIVE and source < 0 for _, kind, source in place):
+        return
+    around = _around(side, len(open_sides()), itself=True)
+    for tally, kind, what in place:
+        if not tally.comm or what < 0:
+            continue  # freed, or nobody
+        members = _members_in(root, tally.comm.group)
+        if kind != TO_MEET:
+            members = frozenset((members[what],))
+        ident, number = tally.gate(kind, what)
+        closing = around
+        if kind == TO_SEND:
+            closing += ((tally.name(TO_SEND, ANYBODY, what), 1),)
+        yield Gate(ident, number, frozenset(members), closing, gives_way=True)
+
+
+def entered(all_gates: Iterable[Gates], channels: Iterable[Waits]) -> dict[int, int]:
+    """Return how often this rank has entered each kind of gate, by ident.
+
+    Args:
+        all_gates: Of communicators.
+        channels: Of these communicators, for the receives that are under way there.
+    """
+    counts, sources = {}, _sources_of(channels)
+    for gates in all_gates:
+        counts[gates.ident] = gates.entered
+        for tally in gates.tallies:
+            if tally.comm:
+                counts |= tally.counts(sources.get(tally, ()))
+    return counts
+
+
+def taken_from_anybody(channels: Iterable[Waits]) -> tuple[tuple[int, int], ...]:
+    """Return what opens the gates of all who send to this rank, as failures do.
+
+    It has a receive from anybody under way: to count for each would be a long list.
+    """
+    return tuple(
+        (tally.name(TO_SEND, ANYBODY, tally.comm.rank), 1)
+        for tally, sources in _sources_of(channels).items()
+        if tally.comm and min(sources) < 0
+    )
+
+
+def _sources_of(channels: Iterable[Waits]) -> dict[Tally, set[int]]:
+    """Return from whom receives are under way."""
+    found: dict[Tally, set[int]] = {}
+    for channel in channels:
+        for request in channel.started.values():
+            awaited = getattr(request, "awaited", None)
+            if request and awaited and awaited[1] in {TO_RECEIVE, MAY_RECEIVE}:
+                found.setdefault(awaited[0], set()).add(awaited[2])
+    return found
+
+
+def _around(
+    side: Private, n_open: int, *, itself: bool = False
+) -> tuple[tuple[int, int], ...]:
+    """Return what contains a side, but for the outermost, and how often."""
+    regions = open_sides()
+    counted = Counter(
+        outer.gates.ident
+        for outer in regions[:n_open]
+        if outer is not regions[0]
+        and outer.gates is not None
+        and (itself if outer is side else contains(outer, side.group))
+    )
+    return tuple(counted.items())
+
+
+def _members_in(root: Private, group: MPI.Group | None) -> list[int]:
+    """Return the members of a group as ranks of the outermost communicator."""
+    from mpi4py import MPI
+
+    if group is None or root.group is None:
+        return []
+    return list(MPI.Group.Translate_ranks(group, None, root.group))
