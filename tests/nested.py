@@ -53,7 +53,10 @@ class Pause:
 
 @dataclass(frozen=True)
 class Talk:
-    """Communicates on ``g.comm`` of the innermost open guard on a family."""
+    """Communicates on ``g.comm`` of the innermost open guard on a family.
+
+    That may be one around the guard that is innermost of all.
+    """
 
     number: int
     family: str
@@ -169,7 +172,20 @@ class Generator:
             return Try(self.next(), inner, self.some(0.9))
         if kind < 0.9:
             return Pause(self.next(), self.some(0.8))
-        return Talk(self.next(), around[-1], self.rng.choice(TALKS))
+        family = around[-1] if self.rng.random() < 0.5 else self.talked(active, around)
+        return Talk(self.next(), family, self.rng.choice(TALKS))
+
+    def talked(self, active: frozenset[int], around: tuple[str, ...]) -> str:
+        """Return a family around all of whose members come by."""
+        fits = [
+            family
+            for family in around
+            if all(
+                set(group) <= active or not set(group) & active
+                for group in self.groups[family]
+            )
+        ]
+        return self.rng.choice(fits or [around[-1]])
 
 
 def generate(seed: int, size: int, *, contained: bool) -> Program:

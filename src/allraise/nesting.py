@@ -134,7 +134,11 @@ def note_nested(private: Private) -> None:
     around = tuple(enclosing(private.group, private))
     for side in around:
         side.note_entered(private)
-    private.was_nested = private.was_nested or bool(around)
+    if around:
+        # Without an agreement: all its ranks are in the regions around, and come here.
+        # To be asked at a region further in, a rank must not wait for others elsewhere,
+        # on the `g.comm` of one around, say.
+        private.was_nested = private.wakes = True
     private.watched_before.append(private.watched)
     _watch(private, around)
 

@@ -55,32 +55,35 @@ def gates_at(channel: Waits, place: Place) -> tuple[Gate, ...]:
         place: A gate, or what is awaited on the lane.
     """
     regions = open_sides()
-    side = next((side for side in reversed(regions) if side.beacon is channel), None)
-    if side is None:
-        return ()
-    if isinstance(place, Gates):
+    root = regions[0]
+    for n in range(len(regions), 0, -1):
+        side = regions[n - 1]
+        if side.beacon is not channel:
+            continue
+        # Not what was opened since, within this one: nobody listens to that here.
+        if not isinstance(place, Gates):
+            return tuple(_gates_of(root, place, _around(side, n, itself=True)))
         is_lane = place is channel.gates[0]
         if not (is_lane or place is side.gates):
             return ()
-        around = _around(side, len(regions), itself=is_lane)
-        members = frozenset(_members_in(regions[0], side.group))
+        around = _around(side, n, itself=is_lane)
+        members = frozenset(_members_in(root, side.group))
         return (Gate(place.ident, place.entered, members, around),)
-    return tuple(_gates_of(regions[0], side, place))
+    return ()
 
 
 def _gates_of(
-    root: Private, side: Private, place: Sequence[Awaited]
+    root: Private, place: Sequence[Awaited], around: tuple[tuple[int, int], ...]
 ) -> Iterator[Gate]:
     """Return the gates of what is awaited; none where it may come from anybody."""
     if any(kind == TO_RECEIVE and source < 0 for _, kind, source in place):
         return
-    around = _around(side, len(open_sides()), itself=True)
     for tally, kind, what in place:
         if not tally.comm or what < 0:
             continue  # freed, or nobody
         members = _members_in(root, tally.comm.group)
         if kind != TO_MEET:
-            members = frozenset((members[what],))
+            members = [members[what]]
         ident, number = tally.gate(kind, what)
         closing = around
         if kind == TO_SEND:
@@ -88,7 +91,9 @@ def _gates_of(
         yield Gate(ident, number, frozenset(members), closing, gives_way=True)
 
 
-def entered(all_gates: Iterable[Gates], channels: Iterable[Waits]) -> dict[int, int]:
+def entered(
+    all_gates: Iterable[Gates | None], channels: Iterable[Waits]
+) -> dict[int, int]:
     """Return how often this rank has entered each kind of gate, by ident.
 
     Args:
@@ -97,6 +102,8 @@ def entered(all_gates: Iterable[Gates], channels: Iterable[Waits]) -> dict[int, 
     """
     counts, sources = {}, _sources_of(channels)
     for gates in all_gates:
+        if gates is None:
+            continue  # one rank
         counts[gates.ident] = gates.entered
         for tally in gates.tallies:
             if tally.comm:

@@ -260,7 +260,7 @@ class Waits(Lane):
         return [self.listen, *(channel.listen for channel in self.enclosing)]
 
     def _look_for(
-        self, requests: Sequence[object], operation: str, *, for_all: bool = False
+        self, requests: Sequence[MPI.Request], operation: str, *, for_all: bool = False
     ) -> None:
         """Look where this rank stands as it waits for requests; give up if it must."""
         if self._looks():
@@ -296,7 +296,7 @@ class Waits(Lane):
         raise self.interruption(channels[outer].failed_rank, operation)
 
 
-def _awaited(requests: Sequence[object]) -> tuple[Awaited, ...]:
+def _awaited(requests: Sequence[MPI.Request]) -> tuple[Awaited, ...]:
     """Return what requests that are not done are waited for, where it is known."""
     from mpi4py import MPI
 

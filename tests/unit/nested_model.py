@@ -53,6 +53,7 @@ class Rules:
     standing: bool = True  # ranks that wait for each other end the outermost one
     ends: bool = True  # who skips something tells so at the end of that
     doors: bool = True  # agreements on the outermost, further in, are waited for
+    messages: bool = True  # who waits for one tells so, and how many were sent
 
 
 class Side:
@@ -78,6 +79,8 @@ class Side:
     def be_as_new(self) -> None:
         self.n_lanes += 1
         self.lane = [("lane", self.name, self.n_lanes), 0]
+        self.sent: Counter = Counter()
+        self.received: Counter = Counter()
         self.failed, self.failed_depth = False, 0
         self.announced: dict[Any, int] = {}
         self.pending: list[list[Any]] = []
@@ -463,14 +466,24 @@ class Rank:
         )
         return tuple(counted.items())
 
+    def listened_to(self, side):
+        """What may end a wait on the lane of a side: not what was opened since."""
+        n = max(n for n, (s, _) in enumerate(self.open, 1) if s is side)
+        return self.around_of(side, n, itself=True)
+
     def gate_of(self, side, gates, *, itself=False):
         around = self.around_of(side, len(self.open), itself=itself)
+        if itself:
+            around = self.listened_to(side)
         return Gate(*gates, side.members, around)
 
     def tell(self, waits=(), *, at_end=False):
         root = self.root()
         counts = dict([root.door, *self.gates_of(root)])
-        if waits:
+        for side in (root, *self.within(root)):
+            for other, n in side.sent.items():
+                counts["message", side.lane[0], self.rank, other] = n
+        if waits and not waits[0].gives_way:
             counts[waits[0].ident] = waits[0].number
         gates = () if at_end else self.path(waits)
         sides = dict.fromkeys(s for s, _ in self.open if s is not root)
@@ -533,15 +546,25 @@ class Rank:
         if kind == "ring":
             at = side.group.index(self.rank)
             after = side.group[(at + 1) % len(side.group)]
+            side.sent[after] += 1
             self.world.send(after, (name, "ring"), "hello")
             box = (self.rank, (name, "ring"))
+            before = side.group[at - 1]
+            ident = "message", name, before, self.rank
+            around = self.listened_to(side)
+            n = side.received[before] + 1
+            gate = Gate(ident, n, frozenset((before,)), around, gives_way=True)
+            waits = (gate,) if self.rules.messages else ()
             while not self.world.arrived[box]:
                 if side.failed or any(map(self.has_failed_around, side.watched)):
                     self.give_up(side)
-                self.stand(())
+                self.stand(waits)
+                if side.failed or any(map(self.has_failed_around, side.watched)):
+                    self.give_up(side)
                 yield lambda: self.has_news(side) or self.world.arrived[box]
                 self.hear(side)
             self.world.arrived[box].pop()
+            side.received[before] += 1
             return
         side.lane[1] += 1
         self.give_up_if_closed(side, side.lane)
