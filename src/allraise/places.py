@@ -16,7 +16,7 @@ from allraise.standing import Gate
 from allraise.tally import ANYBODY, MAY_RECEIVE, TO_MEET, TO_RECEIVE, TO_SEND
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mpi4py import MPI
 
@@ -92,15 +92,15 @@ def _gates_of(
 
 
 def entered(
-    all_gates: Iterable[Gates | None], channels: Iterable[Waits]
+    all_gates: Iterable[Gates | None], sources: Mapping[Tally, set[int]]
 ) -> dict[int, int]:
     """Return how often this rank has entered each kind of gate, by ident.
 
     Args:
         all_gates: Of communicators.
-        channels: Of these communicators, for the receives that are under way there.
+        sources: From `sources_of` these communicators.
     """
-    counts, sources = {}, _sources_of(channels)
+    counts = {}
     for gates in all_gates:
         if gates is None:
             continue  # one rank
@@ -111,26 +111,39 @@ def entered(
     return counts
 
 
-def taken_from_anybody(channels: Iterable[Waits]) -> tuple[tuple[int, int], ...]:
+def taken_from_anybody(
+    sources: Mapping[Tally, set[int]],
+) -> tuple[tuple[int, int], ...]:
     """Return what opens the gates of all who send to this rank, as failures do.
 
     It has a receive from anybody under way: to count for each would be a long list.
     """
     return tuple(
         (tally.name(TO_SEND, ANYBODY, tally.comm.rank), 1)
-        for tally, sources in _sources_of(channels).items()
-        if tally.comm and min(sources) < 0
+        for tally, ranks in sources.items()
+        if tally.comm and min(ranks) < 0
     )
 
 
-def _sources_of(channels: Iterable[Waits]) -> dict[Tally, set[int]]:
-    """Return from whom receives are under way."""
+def sources_of(
+    channels: Iterable[Waits], awaited: Sequence[Awaited] = ()
+) -> dict[Tally, set[int]]:
+    """Return from whom receives are under way.
+
+    Args:
+        channels: Of the communicators.
+        awaited: What this rank waits for now.
+    """
+    started = [
+        request.awaited
+        for channel in channels
+        for request in channel.started.values()
+        if request and getattr(request, "awaited", None)
+    ]
     found: dict[Tally, set[int]] = {}
-    for channel in channels:
-        for request in channel.started.values():
-            awaited = getattr(request, "awaited", None)
-            if request and awaited and awaited[1] in {TO_RECEIVE, MAY_RECEIVE}:
-                found.setdefault(awaited[0], set()).add(awaited[2])
+    for tally, kind, source in (*started, *awaited):
+        if kind in {TO_RECEIVE, MAY_RECEIVE}:
+            found.setdefault(tally, set()).add(source)
     return found
 
 

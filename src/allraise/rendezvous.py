@@ -209,7 +209,7 @@ def _wait_in(meeting: Meeting, request: MPI.Request) -> None:
     wait_any = way_to("Waitany")
     watched = [request, *(channel.listen for channel in heard)]
     while True:
-        consider(open_sides()[0], meeting.gate)
+        consider(open_sides()[0], (meeting.gate,))
         failed = [beacon for beacon in beacons if beacon.has_failed_around]
         closed = not gates.entered or any(b.announced.closes(gates) for b in beacons)
         if failed and closed:

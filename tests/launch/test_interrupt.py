@@ -214,6 +214,19 @@ def test_ranks_that_wait_for_each_other_are_found_among_many_communicators(how):
     assert run(4, "interrupt_stands.py", how).stdout.count("ok") == 4
 
 
+@pytest.mark.parametrize("case", ["fails", "dealt with", "comes"])
+def test_ranks_that_wait_for_each_other_for_messages_are_found(case):
+    """On the g.comm of a guard around that in which one has failed."""
+    ended = run(4, "interrupt_around.py", case, deadline_s=60)
+    assert ended.stdout.count("ok") == 4
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
+def test_a_guard_further_in_asks_nobody_who_waits_around_it(n_ranks, way):
+    ended = run(n_ranks, "interrupt_around.py", "further in", deadline_s=30, **way)
+    assert ended.stdout.count("ok") == n_ranks
+
+
 def test_a_failure_is_passed_on_by_ranks_that_wait_in_a_wider_guard():
     assert run(12, "interrupt_passed_on.py").stdout.count("ok") == 12
 
