@@ -56,7 +56,7 @@ def note_received(request: Any, status: MPI.Status | None = None) -> None:
     if awaited is None:
         return
     request.awaited = None
-    tally, kind, source = awaited
+    tally, kind, source, _ = awaited
     if kind == TO_RECEIVE:
         if source < 0 and status is not None:
             source = status.source

@@ -18,25 +18,15 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Final
 
-from allraise.gates import Gates
 from allraise.inside import revoked, within
 from allraise.lane import LEAKED
 from allraise.nesting import depth_outside, open_sides, outermost, watch_nothing
-from allraise.places import (
-    entered,
-    gates_at,
-    sources_of,
-    taken_from_anybody,
-    way_out,
-)
+from allraise.places import entered, gates_at, open_to_all, way_out
 from allraise.polling import way_to
 from allraise.standing import Gate, Stand, never_open
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from allraise.private import Private
-    from allraise.tally import Awaited
     from allraise.waits import Place, Waits
 
 # On the private communicator, beside the error channel's and the meetings'.
@@ -69,8 +59,7 @@ def note_freed(private: Private) -> None:
     root = outermost()
     if root is not None and root.beacon is not None and root is not private:
         region = root.opened()[0]
-        sources = sources_of([private.channel])
-        known = entered((private.gates, *private.beacon.gates), sources)
+        known = entered((private.gates, *private.beacon.gates))
         for ident, number in known.items():
             root.beacon.standing.note_met(region, ident, number)
 
@@ -81,13 +70,10 @@ def look(channel: Waits, place: Place) -> None:
     last = channel.enclosing[-1] if channel.enclosing else channel
     # At the agreement of the outermost region all come by.
     if root is not None and root.beacon is last and place is not root.gates:
-        awaited = () if isinstance(place, Gates) else place
-        consider(root, gates_at(channel, place), awaited)
+        consider(root, gates_at(channel, place))
 
 
-def consider(
-    root: Private, gates: tuple[Gate, ...], awaited: Sequence[Awaited] = ()
-) -> None:
+def consider(root: Private, gates: tuple[Gate, ...]) -> None:
     """Tell where this rank stands if that may matter, and see if all is lost.
 
     Not collective.
@@ -95,7 +81,6 @@ def consider(
     Args:
         root: The side of the outermost open region.
         gates: All those for which this rank waits, if it does.
-        awaited: What it waits for in messages.
     """
     standing = root.beacon.standing
     if not standing.is_active:
@@ -108,7 +93,7 @@ def consider(
             for known in path
             for rank, stand in standing.stands.items()
         ):
-            root.beacon.tell_stand(_stand(root, path, gates, awaited))
+            root.beacon.tell_stand(_stand(root, path, gates))
             if gates and not never_open(standing.stands).isdisjoint(gates):
                 _end(root)
     if gates and _depth_over(root):
@@ -227,13 +212,10 @@ def _stand(
     root: Private,
     path: tuple[Gate, ...] = (),
     gates: tuple[Gate, ...] = (),
-    awaited: Sequence[Awaited] = (),
 ) -> Stand:
     standing, beacon = root.beacon.standing, root.beacon
-    channels = [side.channel for side in (root, *within(root))]
-    sources = sources_of(channels, awaited)
     all_gates = [beacon.door, *beacon.gates, *beacon.gates_within()]
-    counts = entered(all_gates, sources)
+    counts = entered(all_gates)
     if standing.met_in is root.opened()[0]:
         counts |= standing.met
     counts |= {gate.ident: gate.number for gate in gates if not gate.gives_way}
@@ -243,5 +225,5 @@ def _stand(
         for side in sides
         if side is not root and side.beacon.failed and side.gates is not None
     )
-    failed += taken_from_anybody(sources)
+    failed += open_to_all(all_gates)
     return Stand(bool(gates), path, counts, is_at_end=False, failed=failed)

@@ -19,7 +19,7 @@ from allraise.tally import TO_RECEIVE, TO_SEND
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from allraise.tally import Tally
+    from allraise.tally import Awaited, Tally
 
 # A probe cannot be waited for together with the channel, so it is repeated: with
 # yields at first (loops without are 40-200 times slower under MPICH, where ranks
@@ -47,46 +47,43 @@ class Messaging:
 
     # -- sending ---------------------------------------------------------------------
 
+    def _count(self, dest: int, tag: int) -> Awaited:
+        """Count a message that is about to be sent; return what is awaited then."""
+        tally, key = self.tally, (dest, tag)
+        number = tally.sent[key] + 1
+        tally.sent[key] = number
+        return tally, TO_SEND, dest, number
+
     def Send(self, buf: Any, dest: int, tag: int = 0) -> None:
-        channel, tally = self._begin("Send"), self.tally
-        tally.sent[dest] += 1
-        awaited = tally, TO_SEND, dest
+        channel, awaited = self._begin("Send"), self._count(dest, tag)
         channel.wait(self.plain.Isend(buf, dest, tag), "Send", None, awaited)
 
     def Ssend(self, buf: Any, dest: int, tag: int = 0) -> None:
-        channel, tally = self._begin("Ssend"), self.tally
-        tally.sent[dest] += 1
-        awaited = tally, TO_SEND, dest
+        channel, awaited = self._begin("Ssend"), self._count(dest, tag)
         channel.wait(self.plain.Issend(buf, dest, tag), "Ssend", None, awaited)
 
     def Rsend(self, buf: Any, dest: int, tag: int = 0) -> None:
-        channel, tally = self._begin("Rsend"), self.tally
-        tally.sent[dest] += 1
-        awaited = tally, TO_SEND, dest
+        channel, awaited = self._begin("Rsend"), self._count(dest, tag)
         channel.wait(self.plain.Irsend(buf, dest, tag), "Rsend", None, awaited)
 
     def send(self, obj: Any, dest: int, tag: int = 0) -> None:
-        channel, tally = self._begin("send"), self.tally
-        tally.sent[dest] += 1
-        awaited = tally, TO_SEND, dest
+        channel, awaited = self._begin("send"), self._count(dest, tag)
         channel.wait(self.plain.isend(obj, dest, tag), "send", None, awaited)
 
     def ssend(self, obj: Any, dest: int, tag: int = 0) -> None:
-        channel, tally = self._begin("ssend"), self.tally
-        tally.sent[dest] += 1
-        awaited = tally, TO_SEND, dest
+        channel, awaited = self._begin("ssend"), self._count(dest, tag)
         channel.wait(self.plain.issend(obj, dest, tag), "ssend", None, awaited)
 
     # Buffered ones wait for nobody, but the message may outlive a region that fails.
 
     def Bsend(self, buf: Any, dest: int, tag: int = 0) -> None:
         self._begin("Bsend")
-        self.tally.sent[dest] += 1
+        self._count(dest, tag)
         self.plain.Bsend(buf, dest, tag)
 
     def bsend(self, obj: Any, dest: int, tag: int = 0) -> None:
         self._begin("bsend")
-        self.tally.sent[dest] += 1
+        self._count(dest, tag)
         self.plain.bsend(obj, dest, tag)
 
     # -- receiving -------------------------------------------------------------------
@@ -100,11 +97,12 @@ class Messaging:
     ) -> None:
         channel = self._begin("Recv")
         source, tag = self._any(source, tag)
+        tally = self.tally
+        tally.asked[source] += 1
         request = self.plain.Irecv(buf, source, tag)
         if source < 0 and status is None:
             status = self._mpi.Status()  # to know from whom it came
-        tally = self.tally
-        channel.wait(request, "Recv", status, (tally, TO_RECEIVE, source))
+        channel.wait(request, "Recv", status, (tally, TO_RECEIVE, source, 0))
         tally.received[source if source >= 0 else status.source] += 1
 
     def recv(
@@ -130,6 +128,7 @@ class Messaging:
         if source is None or recvtag is None:
             source, recvtag = self._any(source, recvtag)
         # Not Isendrecv: it came with MPI 4, which Open MPI 4 is not.
+        self.tally.asked[source] += 1
         receive = self.plain.Irecv(recvbuf, source, recvtag)
         send = (sendbuf, dest, sendtag)
         self._send_and(channel, receive, source, send, "Sendrecv", status)
@@ -146,6 +145,7 @@ class Messaging:
         channel = self._begin("Sendrecv_replace")
         source, recvtag = self._any(source, recvtag)
         out = _copied(buf)
+        self.tally.asked[source] += 1
         receive = self.plain.Irecv(buf, source, recvtag)
         send = (out, dest, sendtag)
         self._send_and(channel, receive, source, send, "Sendrecv_replace", status)
@@ -160,17 +160,17 @@ class Messaging:
         status: Any,
     ) -> None:
         requests = [receive]
-        is_done, tally, dest = channel.is_done, self.tally, send[1]
+        is_done, tally = channel.is_done, self.tally
         if source < 0 and status is None:
             status = self._mpi.Status()  # to know from whom it came
         try:
-            tally.sent[dest] += 1
+            awaited = self._count(*send[1:])
             requests.append(self.plain.Isend(*send))
             if status is not None or not is_done(receive):
-                channel.wait(receive, operation, status, (tally, TO_RECEIVE, source))
+                channel.wait(receive, operation, status, (tally, TO_RECEIVE, source, 0))
             tally.received[source if source >= 0 else status.source] += 1
             if not is_done(requests[1]):
-                channel.wait(requests[1], operation, None, (tally, TO_SEND, dest))
+                channel.wait(requests[1], operation, None, awaited)
         except BaseException:
             LEAKED.extend(requests)
             raise
@@ -185,12 +185,11 @@ class Messaging:
         recvtag: int | None = None,
         status: Any = None,
     ) -> Any:
-        channel, tally = self._begin("sendrecv"), self.tally
-        tally.sent[dest] += 1
+        channel, awaited = self._begin("sendrecv"), self._count(dest, sendtag)
         send = self.plain.isend(sendobj, dest, sendtag)
         try:
             received = self._receive_object("sendrecv", source, recvtag, status)
-            channel.wait(send, "sendrecv", None, (tally, TO_SEND, dest))
+            channel.wait(send, "sendrecv", None, awaited)
         except BaseException:
             LEAKED.append(send)
             raise
@@ -281,6 +280,7 @@ class Messaging:
         if message is None:
             channel.poll(operation)
             return None
+        self.tally.asked[source] += 1
         self.tally.received[source if status is None else status.source] += 1
         return pending.adopt_message(message, channel)
 
@@ -304,11 +304,12 @@ class Messaging:
     ) -> Any:
         """Repeat a probe until it finds a message, or raise the interruption."""
         args = source, *rest
+        self.tally.asked[source] += 1
         found = probe(*args)
         if found:
             return found
         spun = time.perf_counter() + SPIN_S
-        awaited = self.tally, TO_RECEIVE, source
+        awaited = self.tally, TO_RECEIVE, source, 0
         while not found:
             channel.poll(operation, awaited)
             if time.perf_counter() < spun:

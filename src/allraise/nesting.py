@@ -265,17 +265,15 @@ def passed_on(private: Private | None, around: Sequence[Private]) -> list[Beside
 def enclosing(group: MPI.Group | None, private: Private | None = None) -> list[Private]:
     """Return the sides of the open regions that contain a group, innermost first.
 
-    Not collective.
+    Not collective. The outermost one is the last, also where it is open again within.
 
     Args:
         group: Of the communicator in question.
         private: Its side, which does not enclose itself.
     """
-    found: list[Private] = []
-    for side in reversed(open_sides()):
-        if side is not private and side not in found and contains(side, group):
-            found.append(side)
-    return found
+    sides = dict.fromkeys(open_sides())
+    found = [side for side in sides if side is not private and contains(side, group)]
+    return found[::-1]
 
 
 def outermost() -> Private | None:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 from allraise.gates import Gates
 from allraise.nesting import contains, open_sides
 from allraise.standing import Gate
-from allraise.tally import ANYBODY, MAY_RECEIVE, TO_MEET, TO_RECEIVE, TO_SEND
+from allraise.tally import ANYBODY, TO_MEET, TO_SEND
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from mpi4py import MPI
 
     from allraise.private import Private
-    from allraise.tally import Awaited, Tally
+    from allraise.tally import Awaited
     from allraise.waits import Place, Waits
 
 
@@ -62,7 +62,7 @@ def gates_at(channel: Waits, place: Place) -> tuple[Gate, ...]:
             continue
         # Not what was opened since, within this one: nobody listens to that here.
         if not isinstance(place, Gates):
-            return tuple(_gates_of(root, place, _around(side, n, itself=True)))
+            return _gates_of(root, place, _around(side, n, itself=True))
         is_lane = place is channel.gates[0]
         if not (is_lane or place is side.gates):
             return ()
@@ -74,32 +74,29 @@ def gates_at(channel: Waits, place: Place) -> tuple[Gate, ...]:
 
 def _gates_of(
     root: Private, place: Sequence[Awaited], around: tuple[tuple[int, int], ...]
-) -> Iterator[Gate]:
-    """Return the gates of what is awaited; none where it may come from anybody."""
-    if any(kind == TO_RECEIVE and source < 0 for _, kind, source in place):
-        return
-    for tally, kind, what in place:
-        if not tally.comm or what < 0:
-            continue  # freed, or nobody
+) -> tuple[Gate, ...]:
+    """Return the gates of what is awaited; none where one is not known to be closed."""
+    found = []
+    for tally, kind, rank, number in place:
+        if (
+            not tally.comm
+            or rank < 0
+            or (kind == TO_SEND and not tally.has_order(rank))
+        ):
+            return ()  # freed, from anybody, or in whatever order
         members = _members_in(root, tally.comm.group)
         if kind != TO_MEET:
-            members = [members[what]]
-        ident, number = tally.gate(kind, what)
+            members = [members[rank]]
+        ident, n = tally.gate(kind, rank, number)
         closing = around
         if kind == TO_SEND:
-            closing += ((tally.name(TO_SEND, ANYBODY, what), 1),)
-        yield Gate(ident, number, frozenset(members), closing, gives_way=True)
+            closing += ((tally.name(TO_SEND, ANYBODY, rank), 1),)
+        found.append(Gate(ident, n, frozenset(members), closing, gives_way=True))
+    return tuple(found)
 
 
-def entered(
-    all_gates: Iterable[Gates | None], sources: Mapping[Tally, set[int]]
-) -> dict[int, int]:
-    """Return how often this rank has entered each kind of gate, by ident.
-
-    Args:
-        all_gates: Of communicators.
-        sources: From `sources_of` these communicators.
-    """
+def entered(all_gates: Iterable[Gates | None]) -> dict[int, int]:
+    """Return how often this rank has entered each kind of gate, by ident."""
     counts = {}
     for gates in all_gates:
         if gates is None:
@@ -107,44 +104,21 @@ def entered(
         counts[gates.ident] = gates.entered
         for tally in gates.tallies:
             if tally.comm:
-                counts |= tally.counts(sources.get(tally, ()))
+                counts |= tally.counts()
     return counts
 
 
-def taken_from_anybody(
-    sources: Mapping[Tally, set[int]],
-) -> tuple[tuple[int, int], ...]:
+def open_to_all(all_gates: Iterable[Gates]) -> tuple[tuple[int, int], ...]:
     """Return what opens the gates of all who send to this rank, as failures do.
 
-    It has a receive from anybody under way: to count for each would be a long list.
+    It has asked for messages from anybody: to count for each would be a long list.
     """
     return tuple(
         (tally.name(TO_SEND, ANYBODY, tally.comm.rank), 1)
-        for tally, ranks in sources.items()
-        if tally.comm and min(ranks) < 0
+        for gates in all_gates
+        for tally in gates.tallies
+        if tally.comm and tally.asks_anybody()
     )
-
-
-def sources_of(
-    channels: Iterable[Waits], awaited: Sequence[Awaited] = ()
-) -> dict[Tally, set[int]]:
-    """Return from whom receives are under way.
-
-    Args:
-        channels: Of the communicators.
-        awaited: What this rank waits for now.
-    """
-    started = [
-        request.awaited
-        for channel in channels
-        for request in channel.started.values()
-        if request and getattr(request, "awaited", None)
-    ]
-    found: dict[Tally, set[int]] = {}
-    for tally, kind, source in (*started, *awaited):
-        if kind in {TO_RECEIVE, MAY_RECEIVE}:
-            found.setdefault(tally, set()).add(source)
-    return found
 
 
 def _around(

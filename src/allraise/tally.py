@@ -5,13 +5,14 @@ on its way or can never come (see `standing`, where waits are gates)::
 
     waits to receive from 0   a gate that 0 has entered if it has sent more than was
                               received from it
-    waits to send to 0        one that 0 has entered if it has a receive from here
-                              under way
+    waits to send to 0        one that 0 has entered if it has asked for as many as
+                              were sent to it
     waits in Ibarrier, ...    one that all enter, by having begun as many
 
-An error on the safe side is to have counted too many that were sent, or too few that
-were received: then something may be on its way, and the rank waits on. So the former are
-counted before, and the latter behind the call.
+Others may know of a rank what was so a while ago. So a count only grows; and nobody
+passes such a gate before the other rank has entered it. An error on the safe side is to
+count too many that were sent or asked for, or too few that were received: these are
+counted before the call, and those behind it.
 """
 
 from __future__ import annotations
@@ -19,17 +20,12 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-# What a rank waits for: with the number of its peer, or of the collective.
+# What a rank waits for.
 TO_RECEIVE: Final = 0
 TO_SEND: Final = 1
 TO_MEET: Final = 2
-# It may also have received: of a persistent one it is not known when.
-MAY_RECEIVE: Final = 3
 
 ANYBODY: Final = -1  # or whatever is negative: MPI's names differ
 
@@ -38,19 +34,21 @@ MANY: Final = 1 << 40
 
 _IDENT_BITS: Final = 62
 
-#: the tally, one of these, and the rank in its communicator, or a number
-Awaited = tuple["Tally", int, int]
+#: the tally, one of the three, the rank in its communicator, and the number of the
+#: message or of the collective; that of a receive is counted when it is asked for
+Awaited = tuple["Tally", int, int, int]
 
 
 class Tally:
-    """What this rank has sent, received and begun on one communicator."""
+    """What this rank has sent, asked for, received and begun on one communicator."""
 
-    __slots__ = ("begun", "comm", "ident", "received", "sent")
+    __slots__ = ("asked", "begun", "comm", "ident", "received", "sent")
 
     def __init__(self, ident: int, comm: Any) -> None:
         self.ident = ident  # the same on all ranks
         self.comm = comm  # mpi4py's, null when it is freed
-        self.sent: defaultdict[int, int] = defaultdict(int)
+        self.sent: defaultdict[tuple[int, int], int] = defaultdict(int)  # by rank, tag
+        self.asked: defaultdict[int, int] = defaultdict(int)
         self.received: defaultdict[int, int] = defaultdict(int)
         self.begun = 0
 
@@ -60,31 +58,42 @@ class Tally:
         digest = hashlib.blake2b(words.tobytes(), digest_size=8).digest()
         return int.from_bytes(digest, "big") >> (64 - _IDENT_BITS)
 
-    def counts(self, sources: Iterable[int]) -> dict[int, int]:
-        """Return which of such gates this rank has entered, by name.
+    def counts(self) -> dict[int, int]:
+        """Return how often this rank has entered such gates, by name.
 
         Not collective.
-
-        Args:
-            sources: From whom it has a receive under way.
         """
         here = self.comm.rank
-        # A user's argument may be anything: then MPI has refused it.
-        sent = ((r, n) for r, n in self.sent.items() if hasattr(r, "__index__"))
-        counts = {self.name(TO_RECEIVE, here, r): n for r, n in sent}
-        counts |= {self.name(TO_SEND, source, here): 1 for source in sources}
+        sent: defaultdict[int, int] = defaultdict(int)
+        for (rank, _), n in self.sent.items():
+            if hasattr(rank, "__index__"):  # else MPI has refused it
+                sent[rank] += n
+        counts = {self.name(TO_RECEIVE, here, rank): n for rank, n in sent.items()}
+        for rank, n in self.asked.items():
+            counts[self.name(TO_SEND, rank, here)] = n
         if self.begun:
             counts[self.name(TO_MEET)] = self.begun
         return counts
 
-    def gate(self, kind: int, what: int) -> tuple[int, int]:
+    def asks_anybody(self) -> bool:
+        """Tell whether this rank has asked for a message from anybody."""
+        return min(self.asked, default=0) < 0
+
+    def has_order(self, dest: int) -> bool:
+        """Tell whether messages are received in the order in which they were sent.
+
+        Not collective. With another tag, a later one may be the first.
+        """
+        return sum(rank == dest for rank, _ in self.sent) == 1
+
+    def gate(self, kind: int, rank: int, number: int) -> tuple[int, int]:
         """Return name and number of the gate at which this rank waits.
 
         Not collective.
         """
         here = self.comm.rank
         if kind == TO_RECEIVE:
-            return self.name(kind, what, here), self.received[what] + 1
+            return self.name(kind, rank, here), self.received[rank] + 1
         if kind == TO_SEND:
-            return self.name(kind, here, what), 1
-        return self.name(kind), what
+            return self.name(kind, here, rank), number
+        return self.name(kind), number

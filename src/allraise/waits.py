@@ -21,7 +21,6 @@ from allraise.gates import Announced, Gates
 from allraise.lane import LEAKED, Lane
 from allraise.polling import way_to
 from allraise.standing import Standing
-from allraise.tally import MAY_RECEIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -302,4 +301,4 @@ def _awaited(requests: Sequence[MPI.Request]) -> tuple[Awaited, ...]:
 
     is_done = MPI.Request.Get_status  # also of those that are persistent, not started
     found = [getattr(r, "awaited", None) for r in requests if not is_done(r)]
-    return tuple(known for known in found if known and known[1] != MAY_RECEIVE)
+    return tuple(known for known in found if known)

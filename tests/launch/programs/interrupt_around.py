@@ -78,7 +78,7 @@ def waits_for_ever(way, *, is_dealt_with):
     except allraise.CheckpointException as error:
         failed = error.ranks
     # Dealt with, it is told where rank 1 was not waiting for rank 0.
-    assert failed and (is_dealt_with or failed == (0,)), (way, failed)
+    assert failed if is_dealt_with else failed == (0,), (way, failed)
 
 
 def comes():
