@@ -222,8 +222,8 @@ def test_ranks_that_wait_for_each_other_for_messages_are_found(case):
 
 
 @pytest.mark.parametrize("n_ranks", [2, 3])
-def test_a_guard_further_in_asks_nobody_who_waits_around_it(n_ranks, way):
-    ended = run(n_ranks, "interrupt_around.py", "further in", deadline_s=30, **way)
+def test_a_guard_further_in_asks_nobody_who_waits_around_it(n_ranks):
+    ended = run(n_ranks, "interrupt_around.py", "further in", deadline_s=30)
     assert ended.stdout.count("ok") == n_ranks
 
 
