@@ -95,10 +95,13 @@ class Program:
 class Generator:
     """Makes a program in which a rank fails somewhere, most often."""
 
-    def __init__(self, rng: random.Random, size: int, *, contained: bool) -> None:
+    def __init__(
+        self, rng: random.Random, size: int, *, contained: bool, near: bool
+    ) -> None:
         self.rng = rng
         self.size = size
         self.contained = contained
+        self.near = near
         self.groups = groups_of(size)
         self.number = 0
 
@@ -172,7 +175,9 @@ class Generator:
             return Try(self.next(), inner, self.some(0.9))
         if kind < 0.9:
             return Pause(self.next(), self.some(0.8))
-        family = around[-1] if self.rng.random() < 0.5 else self.talked(active, around)
+        family = around[-1]
+        if not self.near and self.rng.random() < 0.5:
+            family = self.talked(active, around)
         return Talk(self.next(), family, self.rng.choice(TALKS))
 
     def talked(self, active: frozenset[int], around: tuple[str, ...]) -> str:
@@ -188,7 +193,7 @@ class Generator:
         return self.rng.choice(fits or [around[-1]])
 
 
-def generate(seed: int, size: int, *, contained: bool) -> Program:
+def generate(seed: int, size: int, *, contained: bool, near: bool = False) -> Program:
     """Make a program.
 
     Args:
@@ -196,6 +201,7 @@ def generate(seed: int, size: int, *, contained: bool) -> Program:
         size: Ranks.
         contained: Whether a guard's group lies within that of each one around it; if
             not, the world is around all.
+        near: Whether ranks communicate on the ``g.comm`` of the innermost guard alone.
     """
     rng = random.Random(f"{seed} {size} {contained}")
-    return Generator(rng, size, contained=contained).program(seed)
+    return Generator(rng, size, contained=contained, near=near).program(seed)

@@ -35,6 +35,7 @@ from allraise.gates import Gates
 from allraise.lane import agreed_ident
 from allraise.messaging import Messaging
 from allraise.methods import method_of
+from allraise.probing import Probing
 from allraise.signals import signals_held_back
 from allraise.slots import MAX_RANKS, Slots
 from allraise.tally import Tally
@@ -89,7 +90,7 @@ def _class(base: type, *, revokes: bool) -> type:
     # all that is ours is put into the class itself.
     written = dict(vars(Interruptible))
     if not revokes:
-        written.update(vars(Messaging))
+        written.update(vars(Probing) | vars(Messaging))
     namespace = {k: v for k, v in written.items() if not k.startswith("__")}
     for name in dir(base):
         if not (name.startswith("_") or name in operations.LOCAL or name in written):

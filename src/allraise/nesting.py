@@ -136,10 +136,9 @@ def note_nested(private: Private) -> None:
         side.note_entered(private)
     if around:
         private.was_nested = True
-        # Without an agreement: all its ranks are in the regions around, and come here.
-        # To be asked at a region further in, a rank must not wait for others elsewhere,
-        # on the `g.comm` of one around, say. A rank that fails before it comes here must
-        # know where others may wait only where it revokes that.
+        # Without an agreement, for all its ranks come here: asked at a region further in,
+        # a rank may wait elsewhere, on the `g.comm` of one around. Who fails before must
+        # know where others wait only to revoke that.
         if not private.channel.revokes:
             private.wakes = True
     private.watched_before.append(private.watched)

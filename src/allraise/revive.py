@@ -21,6 +21,7 @@ _LANE: Final = frozenset(
     for name in (
         "interruptible",
         "messaging",
+        "probing",
         "methods",
         "objects",
         "pending",

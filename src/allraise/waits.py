@@ -261,7 +261,7 @@ class Waits(Lane):
     def _look_for(
         self, requests: Sequence[MPI.Request], operation: str, *, for_all: bool = False
     ) -> None:
-        """Look where this rank stands as it waits for requests; give up if it must."""
+        """Look where this rank stands, and give up if it must."""
         if self._looks():
             # Of several, any may come.
             self._look(_awaited(requests) if for_all or len(requests) == 1 else ())
@@ -273,9 +273,8 @@ class Waits(Lane):
         return outermost.standing.is_active  # type: ignore[no-any-return]
 
     def _look(self, place: Place) -> None:
-        outermost = self.enclosing[-1] if self.enclosing else self
-        if outermost.standing.is_active:
-            outermost.look(self, place)
+        if self._looks():
+            (self, *self.enclosing)[-1].look(self, place)
 
     def _give_up_if_failed(self, abandoned: Sequence[object], operation: str) -> None:
         # Receives and sends are given up for any failure: it woke the peer too.

@@ -79,7 +79,7 @@ def test_without_one_of_its_rules_the_protocol_fails(rule, first):
         run_programs(range(first, first + N_SEARCHED), rules)
 
 
-@pytest.mark.parametrize("rule", ["standing", "ends", "doors"])
+@pytest.mark.parametrize("rule", ["standing", "ends", "doors", "messages"])
 def test_groups_that_overlap_need_rules_of_their_own(rule):
     rules = dataclasses.replace(Rules(), **{rule: False})
     with pytest.raises((Deadlock, AssertionError)):

@@ -58,7 +58,7 @@ idents = st.integers(0, 2**62)
 numbers = st.integers(0, 2**40)
 pairs = st.lists(st.tuples(idents, numbers), max_size=4).map(tuple)
 groups = st.frozensets(st.integers(0, 200), min_size=1)
-gates = st.builds(Gate, idents, numbers, groups, pairs)
+gates = st.builds(Gate, idents, numbers, groups, pairs, st.booleans())
 stands = st.builds(
     Stand,
     st.booleans(),

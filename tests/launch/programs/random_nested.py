@@ -1,7 +1,8 @@
 """Play random programs over several communicators, on real ranks.
 
 The arguments are first and last seed, and ``contained`` or ``any``: whether each
-guard's group lies within those around it. Rank 0 prints a line for each program.
+guard's group lies within those around it; and perhaps ``near``: they communicate in the
+innermost guard alone. Rank 0 prints a line for each program.
 Ranks that hang show their stacks and end.
 """
 
@@ -212,7 +213,12 @@ def main():
     watch(lambda: players[-1])
     for seed in range(first, last):
         faulthandler.dump_traceback_later(HANGS_AFTER_S, exit=True)
-        program = nested.generate(seed, world.size, contained=mode == "contained")
+        program = nested.generate(
+            seed,
+            world.size,
+            contained=mode == "contained",
+            near="near" in sys.argv[4:],
+        )
         players[:] = [Player(program)]
         ledgers = world.gather(players[0].play())
         if world.rank == 0:
