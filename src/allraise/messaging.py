@@ -12,12 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from allraise.lane import LEAKED
-from allraise.tally import TO_RECEIVE, TO_SEND
+from allraise.tally import LATEST, TAG_BITS, TO_RECEIVE, TO_SEND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from allraise.tally import Awaited, Tally
+    from allraise.tally import Tally
 
 
 class Messaging:
@@ -41,43 +41,44 @@ class Messaging:
 
     # -- sending ---------------------------------------------------------------------
 
-    def _count(self, dest: int, tag: int) -> Awaited:
-        """Count a message that is about to be sent; return what is awaited then."""
-        tally, key = self.tally, (dest, tag)
-        number = tally.sent[key] + 1
-        tally.sent[key] = number
-        return tally, TO_SEND, dest, number
-
     def Send(self, buf: Any, dest: int, tag: int = 0) -> None:
-        channel, awaited = self._begin("Send"), self._count(dest, tag)
-        channel.wait(self.plain.Isend(buf, dest, tag), "Send", None, awaited)
+        self._send("Send", self.plain.Isend, buf, dest, tag)
 
     def Ssend(self, buf: Any, dest: int, tag: int = 0) -> None:
-        channel, awaited = self._begin("Ssend"), self._count(dest, tag)
-        channel.wait(self.plain.Issend(buf, dest, tag), "Ssend", None, awaited)
+        self._send("Ssend", self.plain.Issend, buf, dest, tag)
 
     def Rsend(self, buf: Any, dest: int, tag: int = 0) -> None:
-        channel, awaited = self._begin("Rsend"), self._count(dest, tag)
-        channel.wait(self.plain.Irsend(buf, dest, tag), "Rsend", None, awaited)
+        self._send("Rsend", self.plain.Irsend, buf, dest, tag)
 
     def send(self, obj: Any, dest: int, tag: int = 0) -> None:
-        channel, awaited = self._begin("send"), self._count(dest, tag)
-        channel.wait(self.plain.isend(obj, dest, tag), "send", None, awaited)
+        self._send("send", self.plain.isend, obj, dest, tag)
 
     def ssend(self, obj: Any, dest: int, tag: int = 0) -> None:
-        channel, awaited = self._begin("ssend"), self._count(dest, tag)
-        channel.wait(self.plain.issend(obj, dest, tag), "ssend", None, awaited)
+        self._send("ssend", self.plain.issend, obj, dest, tag)
+
+    def _send(
+        self, operation: str, start: Callable[..., Any], data: Any, dest: int, tag: int
+    ) -> None:
+        channel, tally = self._begin(operation), self.tally
+        try:
+            request = start(data, dest, tag)
+            tally.sent[dest << TAG_BITS | tag] += 1  # while it is under way
+            awaited = tally, TO_SEND, dest, LATEST
+            channel.wait(request, operation, None, awaited)
+        except BaseException:
+            tally.sent[dest << TAG_BITS | tag] += 1  # perhaps twice: on the safe side
+            raise
 
     # Buffered ones wait for nobody, but the message may outlive a region that fails.
 
     def Bsend(self, buf: Any, dest: int, tag: int = 0) -> None:
         self._begin("Bsend")
-        self._count(dest, tag)
+        self.tally.sent[dest << TAG_BITS | tag] += 1
         self.plain.Bsend(buf, dest, tag)
 
     def bsend(self, obj: Any, dest: int, tag: int = 0) -> None:
         self._begin("bsend")
-        self._count(dest, tag)
+        self.tally.sent[dest << TAG_BITS | tag] += 1
         self.plain.bsend(obj, dest, tag)
 
     # -- receiving -------------------------------------------------------------------
@@ -91,12 +92,12 @@ class Messaging:
     ) -> None:
         channel = self._begin("Recv")
         source, tag = self._any(source, tag)
+        request = self.plain.Irecv(buf, source, tag)
         tally = self.tally
         tally.asked[source] += 1
-        request = self.plain.Irecv(buf, source, tag)
         if source < 0 and status is None:
             status = self._mpi.Status()  # to know from whom it came
-        channel.wait(request, "Recv", status, (tally, TO_RECEIVE, source, 0))
+        channel.wait(request, "Recv", status, (tally, TO_RECEIVE, source, LATEST))
         tally.received[source if source >= 0 else status.source] += 1
 
     def recv(
@@ -118,14 +119,9 @@ class Messaging:
         recvtag: int | None = None,
         status: Any = None,
     ) -> None:
-        channel = self._begin("Sendrecv")
-        if source is None or recvtag is None:
-            source, recvtag = self._any(source, recvtag)
-        # Not Isendrecv: it came with MPI 4, which Open MPI 4 is not.
-        self.tally.asked[source] += 1
-        receive = self.plain.Irecv(recvbuf, source, recvtag)
-        send = (sendbuf, dest, sendtag)
-        self._send_and(channel, receive, source, send, "Sendrecv", status)
+        self._exchange(
+            "Sendrecv", sendbuf, dest, sendtag, recvbuf, source, recvtag, status
+        )
 
     def Sendrecv_replace(
         self,
@@ -136,37 +132,42 @@ class Messaging:
         recvtag: int | None = None,
         status: Any = None,
     ) -> None:
-        channel = self._begin("Sendrecv_replace")
-        source, recvtag = self._any(source, recvtag)
-        out = _copied(buf)
-        self.tally.asked[source] += 1
-        receive = self.plain.Irecv(buf, source, recvtag)
-        send = (out, dest, sendtag)
-        self._send_and(channel, receive, source, send, "Sendrecv_replace", status)
+        send, receive = (_copied(buf), dest, sendtag), (buf, source, recvtag)
+        self._exchange("Sendrecv_replace", *send, *receive, status)
 
-    def _send_and(
+    def _exchange(
         self,
-        channel: Any,
-        receive: Any,
-        source: int,
-        send: Any,
         operation: str,
+        out: Any,
+        dest: int,
+        sendtag: int,
+        into: Any,
+        source: int | None,
+        recvtag: int | None,
         status: Any,
     ) -> None:
-        requests = [receive]
-        is_done, tally = channel.is_done, self.tally
-        if source < 0 and status is None:
-            status = self._mpi.Status()  # to know from whom it came
+        channel, tally, plain = self._begin(operation), self.tally, self.plain
+        if source is None or recvtag is None:
+            source, recvtag = self._any(source, recvtag)
+        # Not Isendrecv: it came with MPI 4, which Open MPI 4 is not.
+        receive, send = plain.Irecv(into, source, recvtag), None
+        is_done = channel.is_done
         try:
-            awaited = self._count(*send[1:])
-            requests.append(self.plain.Isend(*send))
+            send = plain.Isend(out, dest, sendtag)
+            tally.asked[source] += 1  # while they are under way
+            tally.sent[dest << TAG_BITS | sendtag] += 1
+            if source < 0 and status is None:
+                status = self._mpi.Status()  # to know from whom it came
             if status is not None or not is_done(receive):
-                channel.wait(receive, operation, status, (tally, TO_RECEIVE, source, 0))
+                awaited = tally, TO_RECEIVE, source, LATEST
+                channel.wait(receive, operation, status, awaited)
             tally.received[source if source >= 0 else status.source] += 1
-            if not is_done(requests[1]):
-                channel.wait(requests[1], operation, None, awaited)
+            if not is_done(send):
+                channel.wait(send, operation, None, (tally, TO_SEND, dest, LATEST))
         except BaseException:
-            LEAKED.extend(requests)
+            tally.asked[source] += 1  # perhaps twice: on the safe side
+            tally.sent[dest << TAG_BITS | sendtag] += 1
+            LEAKED.extend((receive, send))
             raise
 
     def sendrecv(
@@ -179,11 +180,12 @@ class Messaging:
         recvtag: int | None = None,
         status: Any = None,
     ) -> Any:
-        channel, awaited = self._begin("sendrecv"), self._count(dest, sendtag)
+        channel, tally = self._begin("sendrecv"), self.tally
+        tally.sent[dest << TAG_BITS | sendtag] += 1
         send = self.plain.isend(sendobj, dest, sendtag)
         try:
             received = self._receive_object("sendrecv", source, recvtag, status)
-            channel.wait(send, "sendrecv", None, awaited)
+            channel.wait(send, "sendrecv", None, (tally, TO_SEND, dest, LATEST))
         except BaseException:
             LEAKED.append(send)
             raise

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from allraise import pending
-from allraise.tally import TO_RECEIVE
+from allraise.tally import LATEST, TO_RECEIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +131,7 @@ class Probing:
         if found:
             return found
         spun = time.perf_counter() + SPIN_S
-        awaited = self.tally, TO_RECEIVE, source, 0
+        awaited = self.tally, TO_RECEIVE, source, LATEST
         while not found:
             channel.poll(operation, awaited)
             if time.perf_counter() < spun:

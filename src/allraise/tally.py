@@ -32,10 +32,16 @@ ANYBODY: Final = -1  # or whatever is negative: MPI's names differ
 # In place of a count: of a persistent request, which may be started at any time.
 MANY: Final = 1 << 40
 
+# What was sent is counted by ``rank << TAG_BITS | tag``: a tuple takes thrice as long.
+TAG_BITS: Final = 32
+
 _IDENT_BITS: Final = 62
 
+# In place of the number of a message: that of the last one so far.
+LATEST: Final = 0
+
 #: the tally, one of the three, the rank in its communicator, and the number of the
-#: message or of the collective; that of a receive is counted when it is asked for
+#: message or of the collective
 Awaited = tuple["Tally", int, int, int]
 
 
@@ -47,7 +53,7 @@ class Tally:
     def __init__(self, ident: int, comm: Any) -> None:
         self.ident = ident  # the same on all ranks
         self.comm = comm  # mpi4py's, null when it is freed
-        self.sent: defaultdict[tuple[int, int], int] = defaultdict(int)  # by rank, tag
+        self.sent: defaultdict[int, int] = defaultdict(int)  # by rank and tag
         self.asked: defaultdict[int, int] = defaultdict(int)
         self.received: defaultdict[int, int] = defaultdict(int)
         self.begun = 0
@@ -65,9 +71,8 @@ class Tally:
         """
         here = self.comm.rank
         sent: defaultdict[int, int] = defaultdict(int)
-        for (rank, _), n in self.sent.items():
-            if hasattr(rank, "__index__"):  # else MPI has refused it
-                sent[rank] += n
+        for key, n in self.sent.items():
+            sent[key >> TAG_BITS] += n
         counts = {self.name(TO_RECEIVE, here, rank): n for rank, n in sent.items()}
         for rank, n in self.asked.items():
             counts[self.name(TO_SEND, rank, here)] = n
@@ -84,7 +89,7 @@ class Tally:
 
         Not collective. With another tag, a later one may be the first.
         """
-        return sum(rank == dest for rank, _ in self.sent) == 1
+        return sum(key >> TAG_BITS == dest for key in self.sent) == 1
 
     def gate(self, kind: int, rank: int, number: int) -> tuple[int, int]:
         """Return name and number of the gate at which this rank waits.
@@ -95,5 +100,6 @@ class Tally:
         if kind == TO_RECEIVE:
             return self.name(kind, rank, here), self.received[rank] + 1
         if kind == TO_SEND:
-            return self.name(kind, here, rank), number
+            sent = sum(n for key, n in self.sent.items() if key >> TAG_BITS == rank)
+            return self.name(kind, here, rank), number or sent
         return self.name(kind), number

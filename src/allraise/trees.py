@@ -21,7 +21,7 @@ from allraise.kinds import mpi, rank_of
 from allraise.lane import LEAKED
 from allraise.objects import as_bytes, dumps, loads
 from allraise.scalars import reduce_numbers
-from allraise.tally import TO_RECEIVE, TO_SEND
+from allraise.tally import LATEST, TAG_BITS, TO_RECEIVE, TO_SEND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,8 +164,7 @@ class Link:
         return theirs
 
     def _wait(self, requests: list[Any], kind: int, rank: int) -> None:
-        # Of two messages the first is small.
-        awaited = self.tally, kind, rank, self.tally.sent[rank, 0]
+        awaited = self.tally, kind, rank, LATEST  # of two messages the first is small
         try:
             for request in requests:
                 self.channel.wait(request, self.operation, None, awaited)
@@ -177,7 +176,7 @@ class Link:
         n = len(data)
         head = n.to_bytes(WORD, "little")
         # As if with one tag: their order is known.
-        self.tally.sent[rank, 0] += 1 if n <= INLINE else 2
+        self.tally.sent[rank << TAG_BITS] += 1 if n <= INLINE else 2
         if n <= INLINE:
             return [self.hidden.Isend(as_bytes(b"".join((head, data))), rank, 0)]
         return [

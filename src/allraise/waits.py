@@ -122,18 +122,16 @@ class Waits(Lane):
             watched = [request, self.listen]
             if self.enclosing:
                 watched += [channel.listen for channel in self.enclosing]
-            place = () if awaited is None else (awaited,)
-            i = len(watched) if self._looks() else self._waitany(watched, status)
-            while i:
-                if i < len(watched):
-                    (self, *self.enclosing)[i - 1].read()
-                if self._looks():
-                    # What came before the message is not waited for any more.
-                    if request.Test(status):
-                        return
-                    self._look(place)
-                self._give_up_if_failed([], operation)
-                i = self._waitany(watched, status)
+            if (self.standing.is_active or self.enclosing) and self._looks():
+                if request.Test(status):
+                    return
+                self._look_for_one(awaited, operation)
+            while i := self._waitany(watched, status):
+                (self, *self.enclosing)[i - 1].read()
+                # What came before the message is not waited for any more.
+                if self._looks() and request.Test(status):
+                    return
+                self._look_for_one(awaited, operation)
         except BaseException:  # a signal's handler may raise as well
             LEAKED.append(request)
             raise
@@ -257,6 +255,10 @@ class Waits(Lane):
 
     def _listens(self) -> list[MPI.Request]:
         return [self.listen, *(channel.listen for channel in self.enclosing)]
+
+    def _look_for_one(self, awaited: Awaited | None, operation: str) -> None:
+        self._look(() if awaited is None else (awaited,))
+        self._give_up_if_failed([], operation)
 
     def _look_for(
         self, requests: Sequence[MPI.Request], operation: str, *, for_all: bool = False
