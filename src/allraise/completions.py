@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
     from allraise.channel import Channel
+    from allraise.tally import Awaited
 
 
 def channel_of(requests: Iterable[MPI.Request], operation: str) -> Channel | None:
@@ -61,6 +62,22 @@ def note_received(request: Any, status: MPI.Status | None = None) -> None:
         if source < 0 and status is not None:
             source = status.source
         tally.received[source] += 1
+
+
+def has_come(request: MPI.Request, status: MPI.Status | None) -> bool:
+    """Tell whether a request is done, of whatever class: ours look elsewhere, too."""
+    from mpi4py import MPI
+
+    return MPI.Request.Test(request, status)
+
+
+def awaited_of(requests: Sequence[MPI.Request]) -> tuple[Awaited, ...]:
+    """Return what requests that are not done are waited for, where it is known."""
+    from mpi4py import MPI
+
+    is_done = MPI.Request.Get_status  # also of those that are persistent, not started
+    found = [getattr(r, "awaited", None) for r in requests if not is_done(r)]
+    return tuple(known for known in found if known)
 
 
 def wait_all(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from allraise.lane import LEAKED
-from allraise.tally import LATEST, TAG_BITS, TO_RECEIVE, TO_SEND
+from allraise.tally import LATEST, TO_RECEIVE, TO_SEND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,23 +62,31 @@ class Messaging:
         channel, tally = self._begin(operation), self.tally
         try:
             request = start(data, dest, tag)
-            tally.sent[dest << TAG_BITS | tag] += 1  # while it is under way
+            tally.sent[dest] += 1  # while it is under way
+            if tally.tags.get(dest) != tag:
+                tally.note_tag(dest, tag)
             awaited = tally, TO_SEND, dest, LATEST
             channel.wait(request, operation, None, awaited)
         except BaseException:
-            tally.sent[dest << TAG_BITS | tag] += 1  # perhaps twice: on the safe side
+            tally.sent[dest] += 1  # perhaps twice: on the safe side
             raise
+
+    def _count(self, dest: int, tag: int) -> None:
+        tally = self.tally
+        tally.sent[dest] += 1
+        if tally.tags.get(dest) != tag:
+            tally.note_tag(dest, tag)
 
     # Buffered ones wait for nobody, but the message may outlive a region that fails.
 
     def Bsend(self, buf: Any, dest: int, tag: int = 0) -> None:
         self._begin("Bsend")
-        self.tally.sent[dest << TAG_BITS | tag] += 1
+        self._count(dest, tag)
         self.plain.Bsend(buf, dest, tag)
 
     def bsend(self, obj: Any, dest: int, tag: int = 0) -> None:
         self._begin("bsend")
-        self.tally.sent[dest << TAG_BITS | tag] += 1
+        self._count(dest, tag)
         self.plain.bsend(obj, dest, tag)
 
     # -- receiving -------------------------------------------------------------------
@@ -155,7 +163,9 @@ class Messaging:
         try:
             send = plain.Isend(out, dest, sendtag)
             tally.asked[source] += 1  # while they are under way
-            tally.sent[dest << TAG_BITS | sendtag] += 1
+            tally.sent[dest] += 1
+            if tally.tags.get(dest) != sendtag:
+                tally.note_tag(dest, sendtag)
             if source < 0 and status is None:
                 status = self._mpi.Status()  # to know from whom it came
             if status is not None or not is_done(receive):
@@ -166,7 +176,7 @@ class Messaging:
                 channel.wait(send, operation, None, (tally, TO_SEND, dest, LATEST))
         except BaseException:
             tally.asked[source] += 1  # perhaps twice: on the safe side
-            tally.sent[dest << TAG_BITS | sendtag] += 1
+            tally.sent[dest] += 1
             LEAKED.extend((receive, send))
             raise
 
@@ -181,7 +191,7 @@ class Messaging:
         status: Any = None,
     ) -> Any:
         channel, tally = self._begin("sendrecv"), self.tally
-        tally.sent[dest << TAG_BITS | sendtag] += 1
+        self._count(dest, sendtag)
         send = self.plain.isend(sendobj, dest, sendtag)
         try:
             received = self._receive_object("sendrecv", source, recvtag, status)

@@ -15,7 +15,7 @@ from allraise.calls import LOOKS, at_gate, look_at_init
 from allraise.kinds import mpi
 from allraise.plain import Broadcast, Gated
 from allraise.signals import signals_held_back
-from allraise.tally import ANYBODY, LATEST, MANY, TAG_BITS, TO_MEET, TO_RECEIVE, TO_SEND
+from allraise.tally import ANYBODY, LATEST, MANY, TO_MEET, TO_RECEIVE, TO_SEND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,9 +118,10 @@ def _counting(name: str) -> Callable[[Tally, Any, Any], Awaited | None]:
     def send(tally: Tally, args: Any, kwargs: Any) -> Awaited | None:
         dest = _given(args, kwargs, to, "dest")
         tag = _given(args, kwargs, to + 1, "tag" if of is None else "sendtag", 0)  # type: ignore[operator]
-        key = dest << TAG_BITS | tag
-        number = tally.sent[key] + n
-        tally.sent[key] = number
+        number = tally.sent[dest] + n
+        tally.sent[dest] = number
+        if tally.tags.get(dest) != tag:
+            tally.note_tag(dest, tag)
         return (tally, TO_SEND, dest, number) if is_known else None
 
     def receive(tally: Tally, args: Any, kwargs: Any) -> Awaited | None:

@@ -136,9 +136,8 @@ def note_nested(private: Private) -> None:
         side.note_entered(private)
     if around:
         private.was_nested = True
-        # Without an agreement, for all its ranks come here: asked at a region further in,
-        # a rank may wait elsewhere, on the `g.comm` of one around. Who fails before must
-        # know where others wait only to revoke that.
+        # Without an agreement: asked at a region further in, a rank may wait elsewhere, on
+        # the `g.comm` of one around. Who fails before needs it only to revoke.
         if not private.channel.revokes:
             private.wakes = True
     private.watched_before.append(private.watched)

@@ -32,9 +32,6 @@ ANYBODY: Final = -1  # or whatever is negative: MPI's names differ
 # In place of a count: of a persistent request, which may be started at any time.
 MANY: Final = 1 << 40
 
-# What was sent is counted by ``rank << TAG_BITS | tag``: a tuple takes thrice as long.
-TAG_BITS: Final = 32
-
 _IDENT_BITS: Final = 62
 
 # In place of the number of a message: that of the last one so far.
@@ -48,15 +45,20 @@ Awaited = tuple["Tally", int, int, int]
 class Tally:
     """What this rank has sent, asked for, received and begun on one communicator."""
 
-    __slots__ = ("asked", "begun", "comm", "ident", "received", "sent")
+    __slots__ = ("asked", "begun", "comm", "ident", "received", "sent", "tags")
 
     def __init__(self, ident: int, comm: Any) -> None:
         self.ident = ident  # the same on all ranks
         self.comm = comm  # mpi4py's, null when it is freed
-        self.sent: defaultdict[int, int] = defaultdict(int)  # by rank and tag
+        self.sent: defaultdict[int, int] = defaultdict(int)  # by rank
+        self.tags: dict[int, int | None] = {}  # of all to a rank; None: of several
         self.asked: defaultdict[int, int] = defaultdict(int)
         self.received: defaultdict[int, int] = defaultdict(int)
         self.begun = 0
+
+    def note_tag(self, dest: int, tag: int) -> None:
+        """Note another tag than that of the last message to a rank. Not collective."""
+        self.tags[dest] = None if dest in self.tags else tag
 
     def name(self, kind: int, sender: int = 0, receiver: int = 0) -> int:
         """Return the number of a gate, the same on both ranks. Not collective."""
@@ -69,27 +71,25 @@ class Tally:
 
         Not collective.
         """
-        here = self.comm.rank
-        sent: defaultdict[int, int] = defaultdict(int)
-        for key, n in self.sent.items():
-            sent[key >> TAG_BITS] += n
-        counts = {self.name(TO_RECEIVE, here, rank): n for rank, n in sent.items()}
-        for rank, n in self.asked.items():
-            counts[self.name(TO_SEND, rank, here)] = n
+        here, counts = self.comm.rank, {}
+        for rank in filter(_is_rank, self.sent):
+            counts[self.name(TO_RECEIVE, here, rank)] = self.sent[rank]
+        for rank in filter(_is_rank, self.asked):
+            counts[self.name(TO_SEND, rank, here)] = self.asked[rank]
         if self.begun:
             counts[self.name(TO_MEET)] = self.begun
         return counts
 
     def asks_anybody(self) -> bool:
         """Tell whether this rank has asked for a message from anybody."""
-        return min(self.asked, default=0) < 0
+        return min(filter(_is_rank, self.asked), default=0) < 0
 
     def has_order(self, dest: int) -> bool:
         """Tell whether messages are received in the order in which they were sent.
 
         Not collective. With another tag, a later one may be the first.
         """
-        return sum(key >> TAG_BITS == dest for key in self.sent) == 1
+        return self.tags.get(dest) is not None
 
     def gate(self, kind: int, rank: int, number: int) -> tuple[int, int]:
         """Return name and number of the gate at which this rank waits.
@@ -100,6 +100,10 @@ class Tally:
         if kind == TO_RECEIVE:
             return self.name(kind, rank, here), self.received[rank] + 1
         if kind == TO_SEND:
-            sent = sum(n for key, n in self.sent.items() if key >> TAG_BITS == rank)
-            return self.name(kind, here, rank), number or sent
+            return self.name(kind, here, rank), number or self.sent[rank]
         return self.name(kind), number
+
+
+def _is_rank(given: object) -> bool:
+    """Whether a user's argument is a number; if not, MPI has refused it."""
+    return hasattr(given, "__index__")

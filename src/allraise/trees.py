@@ -21,7 +21,7 @@ from allraise.kinds import mpi, rank_of
 from allraise.lane import LEAKED
 from allraise.objects import as_bytes, dumps, loads
 from allraise.scalars import reduce_numbers
-from allraise.tally import LATEST, TAG_BITS, TO_RECEIVE, TO_SEND
+from allraise.tally import LATEST, TO_RECEIVE, TO_SEND
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -176,7 +176,8 @@ class Link:
         n = len(data)
         head = n.to_bytes(WORD, "little")
         # As if with one tag: their order is known.
-        self.tally.sent[rank << TAG_BITS] += 1 if n <= INLINE else 2
+        self.tally.sent[rank] += 1 if n <= INLINE else 2
+        self.tally.tags[rank] = 0
         if n <= INLINE:
             return [self.hidden.Isend(as_bytes(b"".join((head, data))), rank, 0)]
         return [

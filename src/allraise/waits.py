@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from allraise.completions import awaited_of, has_come
 from allraise.direct import look
 from allraise.gates import Announced, Gates
 from allraise.lane import LEAKED, Lane
@@ -123,13 +124,13 @@ class Waits(Lane):
             if self.enclosing:
                 watched += [channel.listen for channel in self.enclosing]
             if (self.standing.is_active or self.enclosing) and self._looks():
-                if request.Test(status):
+                if has_come(request, status):
                     return
                 self._look_for_one(awaited, operation)
             while i := self._waitany(watched, status):
                 (self, *self.enclosing)[i - 1].read()
                 # What came before the message is not waited for any more.
-                if self._looks() and request.Test(status):
+                if self._looks() and has_come(request, status):
                     return
                 self._look_for_one(awaited, operation)
         except BaseException:  # a signal's handler may raise as well
@@ -266,7 +267,7 @@ class Waits(Lane):
         """Look where this rank stands, and give up if it must."""
         if self._looks():
             # Of several, any may come.
-            self._look(_awaited(requests) if for_all or len(requests) == 1 else ())
+            self._look(awaited_of(requests) if for_all or len(requests) == 1 else ())
         self._give_up_if_failed(requests, operation)
 
     def _looks(self) -> bool:
@@ -294,12 +295,3 @@ class Waits(Lane):
                 outer = i
         channels[outer].announce(channels[:outer])
         raise self.interruption(channels[outer].failed_rank, operation)
-
-
-def _awaited(requests: Sequence[MPI.Request]) -> tuple[Awaited, ...]:
-    """Return what requests that are not done are waited for, where it is known."""
-    from mpi4py import MPI
-
-    is_done = MPI.Request.Get_status  # also of those that are persistent, not started
-    found = [getattr(r, "awaited", None) for r in requests if not is_done(r)]
-    return tuple(known for known in found if known)

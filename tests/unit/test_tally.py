@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from allraise.standing import Gate, Stand, never_open
-from allraise.tally import MANY, TAG_BITS, TO_MEET, TO_RECEIVE, TO_SEND, Tally
+from allraise.tally import MANY, TO_MEET, TO_RECEIVE, TO_SEND, Tally
 
 
 def tally(rank):
@@ -24,24 +24,24 @@ def test_a_message_is_on_its_way_if_more_were_sent_than_received():
     sender, receiver = tally(0), tally(1)
     waits = TO_RECEIVE, 0, 0
     assert not opens(receiver, waits, sender)
-    sender.sent[1 << TAG_BITS | 5] += 1
+    sender.sent[1] += 1
     assert opens(receiver, waits, sender)
     receiver.received[0] += 1
     assert not opens(receiver, waits, sender)
-    sender.sent[1 << TAG_BITS | 6] += 1  # of any tag
+    sender.sent[1] += 1
     assert opens(receiver, waits, sender)
 
 
 def test_what_is_for_another_rank_opens_nothing():
     sender, receiver = tally(0), tally(1)
-    sender.sent[2 << TAG_BITS | 0] += 3
+    sender.sent[2] += 3
     assert not opens(receiver, (TO_RECEIVE, 0, 0), sender)
     assert not opens(receiver, (TO_RECEIVE, 0, 0), tally(1))
 
 
 def test_a_persistent_send_may_come_at_any_time():
     sender, receiver = tally(0), tally(1)
-    sender.sent[1 << TAG_BITS | 0] += MANY
+    sender.sent[1] += MANY
     receiver.received[0] += 1000
     assert opens(receiver, (TO_RECEIVE, 0, 0), sender)
 
@@ -58,11 +58,14 @@ def test_a_message_has_a_receiver_if_as_many_were_asked_for():
 
 def test_messages_of_several_tags_have_no_order():
     sender = tally(0)
-    sender.sent[1 << TAG_BITS | 5] += 2
-    sender.sent[2 << TAG_BITS | 6] += 1
+    sender.note_tag(1, 5)
+    sender.note_tag(2, 6)
     assert sender.has_order(1)
-    sender.sent[1 << TAG_BITS | 6] += 1
+    sender.note_tag(1, 6)
     assert not sender.has_order(1)
+    sender.note_tag(1, 6)
+    assert not sender.has_order(1)
+    assert sender.has_order(2)
 
 
 @pytest.mark.parametrize("source", [-1, -2])
@@ -79,6 +82,22 @@ def test_a_collective_is_met_by_those_who_have_begun_as_many():
     here.begun = there.begun = 2
     assert opens(here, (TO_MEET, 0, 2), there)
     assert not opens(here, (TO_MEET, 0, 3), there)
+
+
+def test_an_argument_that_mpi_refused_is_not_counted():
+    here = tally(0)
+    for given in ("one", None, 1.5):
+        here.sent[given] += 1
+        here.asked[given] += 1
+    assert here.counts() == {}
+    assert not here.asks_anybody()
+
+
+def test_a_number_of_numpy_is_a_rank_too():
+    numpy = pytest.importorskip("numpy")
+    sender, receiver = tally(0), tally(numpy.int32(1))
+    sender.sent[numpy.int32(1)] += 1
+    assert opens(receiver, (TO_RECEIVE, numpy.int8(0), 0), sender)
 
 
 def test_ranks_that_wait_for_messages_of_each_other_never_go_on():
