@@ -28,10 +28,11 @@ A channel is used by one thread at a time.
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from typing import TYPE_CHECKING
 
 from allraise.gates import Announced, new_ident
-from allraise.lane import UNKNOWN
+from allraise.lane import N_LOOKS, UNKNOWN
 from allraise.passage import Passage
 from allraise.quiet import forget, stop_at_exit
 from allraise.standing import decode, encode
@@ -93,7 +94,7 @@ class Channel(Passage):
         self._told = told_ranks(self.rank, self.size)
         self._n_sent = array("q", bytes(8 * self.size))
         self._n_received = 0
-        self._sends: list[MPI.Request] = []
+        self._sends: deque[MPI.Request] = deque()
         self._parts: dict[int, list[int]] = {}  # of where others stand
         # Persistent, so that lists of requests to wait for stay valid.
         self._message = array("q", [UNKNOWN]) * (MAX_STAND + self.size // 4)
@@ -167,8 +168,16 @@ class Channel(Passage):
                 message.extend(pair)
             for rank in self._told:
                 # Small enough to leave at once; held until drain() all the same.
-                self._sends.append(self.private.Isend(message, rank, TAG))
-                self._n_sent[rank] += 1
+                self._send(message, rank)
+
+    def _send(self, message: array[int], rank: int) -> None:
+        self._sends.append(self.private.Isend(message, rank, TAG))
+        self._n_sent[rank] += 1
+        # Where a region goes on after a failure within, there may be many.
+        for _ in range(min(N_LOOKS, len(self._sends))):
+            oldest = self._sends.popleft()
+            if not oldest.Test():
+                self._sends.append(oldest)
 
     def tell_stand(self, stand: Stand) -> None:
         """Tell all peers where this rank stands. Not collective, never waits."""
@@ -184,8 +193,7 @@ class Channel(Passage):
             message = array("q", [self.rank, kind, len(part), begin, *part])
             for rank in range(self.size):
                 if rank != self.rank:
-                    self._sends.append(self.private.Isend(message, rank, TAG))
-                    self._n_sent[rank] += 1
+                    self._send(message, rank)
 
     # -- after the agreement -------------------------------------------------------
 
@@ -246,7 +254,7 @@ class Channel(Passage):
         while self._n_received < n_expected[0]:
             self.listen.Wait()
             self.read()
-        MPI.Request.Waitall(self._sends)
+        MPI.Request.Waitall(list(self._sends))
         self._sends.clear()
         self.needs_relay = needs_relay
 

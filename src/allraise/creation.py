@@ -94,6 +94,9 @@ def renew(private: Private, failed: Private) -> None:
     private.mine, private.total = (
         array("q", bytes(8 * VECTOR_LENGTH)) for _ in range(2)
     )
+    # Without this MPICH 4.3.2 crashes in the next: it has not made the group of the
+    # communicator yet (no issue found upstream; 5.0.2 is well).
+    failed.comm.Get_group().Free()
     made = failed.comm.Create_group(private.group)
     _connect(private, made)
     made.Free()

@@ -64,12 +64,20 @@ def note_freed(private: Private) -> None:
             root.beacon.standing.note_met(region, ident, number)
 
 
-def look(channel: Waits, place: Place) -> None:
-    """See where this rank stands when it waits on a channel. Not collective."""
+def look(channel: Waits, place: Place, *, tells: bool) -> None:
+    """See where this rank stands when it waits on a channel. Not collective.
+
+    Args:
+        channel: On which it waits.
+        place: For what.
+        tells: Whether it has waited for a while, and is to tell the others.
+    """
     root = outermost()
     last = channel.enclosing[-1] if channel.enclosing else channel
     # At the agreement of the outermost region all come by.
     if root is not None and root.beacon is last and place is not root.gates:
+        if not tells and not _depth_over(root):
+            return
         consider(root, gates_at(channel, place))
 
 

@@ -75,9 +75,13 @@ class Passage(Waits):
                     if not self._waitany(watched):
                         return late
                 elif not watched:
+                    wait = self._waitany
                     if self.standing.is_active or self.enclosing:
-                        self._look(gates)
+                        self._look(gates, tells=False)
+                        if self._looks():
+                            wait = self._wait_a_while
                     if self.failed or self.enclosing:
+                        self._tell_if_over(gates)
                         by = self._closed_by(gates)
                         if by >= 0:
                             self._give_up([], operation, by)
@@ -89,7 +93,7 @@ class Passage(Waits):
                     if begin_gate(start, watched):
                         return None
                     watched += listens
-                    if not self._waitany(watched):
+                    if not wait(watched):
                         return None
                 if late is not None and (n_tries > MAX_TRIES or is_of_mpi(late)):
                     break
@@ -144,6 +148,7 @@ class Passage(Waits):
             # All, for a handler may have come between receipt and reading.
             for channel in (self, *self.enclosing):
                 channel.hear()
+            self._tell_if_over(gates)
             self._look(gates)
             closed = self._closed_by(gates)
             if closed >= 0:
@@ -151,6 +156,14 @@ class Passage(Waits):
             if not self._waitany(watched):
                 break
         return -1
+
+    def _tell_if_over(self, gates: Gates) -> None:
+        """Tell that this rank enters nothing within a region here that has failed.
+
+        Where it is at an agreement here: that on which all meet, and so is not woken.
+        """
+        if self.has_failed_around and all(gates is not known for known in self.gates):
+            self.announce()
 
     def _closed_by(self, gates: Gates) -> int:
         """Return whose failure closes the gate entered last: 0 this, or -1."""

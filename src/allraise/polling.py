@@ -56,6 +56,14 @@ def way_to(name: str) -> Callable[..., Any]:
     return _yielding(getattr(MPI.Request, look), *of_found)
 
 
+@cache
+def way_to_look() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return mpi4py's ``Testany``, and ``Get_status``. Not collective."""
+    from mpi4py import MPI
+
+    return MPI.Request.Testany, MPI.Request.Get_status
+
+
 def _yields() -> bool:
     """Tell whether this MPI gives the core away itself, or there is none at all."""
     mpi = sys.modules.get("mpi4py.MPI")

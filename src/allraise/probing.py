@@ -131,12 +131,13 @@ class Probing:
         if found:
             return found
         spun = time.perf_counter() + SPIN_S
-        awaited = self.tally, TO_RECEIVE, source, LATEST
+        awaited = None
         while not found:
             channel.poll(operation, awaited)
             if time.perf_counter() < spun:
                 os.sched_yield()
             else:
+                awaited = self.tally, TO_RECEIVE, source, LATEST
                 time.sleep(NAP_S)
             found = probe(*args)
         return found

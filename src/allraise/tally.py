@@ -45,7 +45,16 @@ Awaited = tuple["Tally", int, int, int]
 class Tally:
     """What this rank has sent, asked for, received and begun on one communicator."""
 
-    __slots__ = ("asked", "begun", "comm", "ident", "received", "sent", "tags")
+    __slots__ = (
+        "_names",
+        "asked",
+        "begun",
+        "comm",
+        "ident",
+        "received",
+        "sent",
+        "tags",
+    )
 
     def __init__(self, ident: int, comm: Any) -> None:
         self.ident = ident  # the same on all ranks
@@ -55,6 +64,7 @@ class Tally:
         self.asked: defaultdict[int, int] = defaultdict(int)
         self.received: defaultdict[int, int] = defaultdict(int)
         self.begun = 0
+        self._names: dict[tuple[int, int, int], int] = {}
 
     def note_tag(self, dest: int, tag: int) -> None:
         """Note another tag than that of the last message to a rank. Not collective."""
@@ -62,9 +72,14 @@ class Tally:
 
     def name(self, kind: int, sender: int = 0, receiver: int = 0) -> int:
         """Return the number of a gate, the same on both ranks. Not collective."""
-        words = array("q", (self.ident, kind, sender, receiver))
-        digest = hashlib.blake2b(words.tobytes(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") >> (64 - _IDENT_BITS)
+        key = kind, sender, receiver
+        known = self._names.get(key)
+        if known is None:
+            words = array("q", (self.ident, *key))
+            digest = hashlib.blake2b(words.tobytes(), digest_size=8).digest()
+            known = int.from_bytes(digest, "big") >> (64 - _IDENT_BITS)
+            self._names[key] = known
+        return known
 
     def counts(self) -> dict[int, int]:
         """Return how often this rank has entered such gates, by name.

@@ -14,13 +14,15 @@ business of `passage`. Not collective: each is one rank's part of an operation.
 
 from __future__ import annotations
 
+import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from allraise.completions import awaited_of, has_come
 from allraise.direct import look
 from allraise.gates import Announced, Gates
 from allraise.lane import LEAKED, Lane
-from allraise.polling import way_to
+from allraise.polling import way_to, way_to_look
 from allraise.standing import Standing
 
 if TYPE_CHECKING:
@@ -36,7 +38,12 @@ if TYPE_CHECKING:
     Place = Gates | Sequence[Awaited]
 
 
-def _never_look(_channel: Waits, _place: Place) -> None:
+# Where ranks may come to wait for each other, a rank tells all others where it stands if
+# it waits for so long: to tell it takes as long as a hundred messages.
+PATIENCE_S = 0.005
+
+
+def _never_look(_channel: Waits, _place: Place, *, tells: bool) -> None:
     """Look nowhere: this is not the outermost."""
 
 
@@ -94,8 +101,9 @@ class Waits(Lane):
         #: of the agreements here within regions elsewhere, where it is that
         self.door = Gates(ident ^ 2)
         #: looks where this rank stands, and waits for what
-        self.look: Callable[[Waits, Place], None] = _never_look
+        self.look: Callable[..., None] = _never_look
         self._waitany = way_to("Waitany")
+        self._testany, self._is_over = way_to_look()
         #: tells whether a request is done, after a few looks
         self.is_done = look()
 
@@ -124,8 +132,11 @@ class Waits(Lane):
             if self.enclosing:
                 watched += [channel.listen for channel in self.enclosing]
             if (self.standing.is_active or self.enclosing) and self._looks():
-                if has_come(request, status):
+                i = self._wait_a_while(watched, status)
+                if i == 0:
                     return
+                if i > 0:
+                    (self, *self.enclosing)[i - 1].read()
                 self._look_for_one(awaited, operation)
             while i := self._waitany(watched, status):
                 (self, *self.enclosing)[i - 1].read()
@@ -148,7 +159,7 @@ class Waits(Lane):
         self._give_up_if_failed(requests, operation)
         watched = [*requests, *self._listens()]
         wait = way_to(waitany.__name__)
-        if self._looks():
+        if self._looks() and not self._comes_soon(requests):
             self._look_for(requests, operation)
         while True:
             result = wait(watched, status)
@@ -183,7 +194,7 @@ class Waits(Lane):
         self._give_up_if_failed(requests, operation)
         watched = [*requests, *self._listens()]
         wait = way_to(waitsome.__name__)
-        if self._looks():
+        if self._looks() and not self._comes_soon(requests):
             self._look_for(requests, operation, for_all=for_all)
         while True:
             result = wait(watched, statuses)
@@ -257,6 +268,28 @@ class Waits(Lane):
     def _listens(self) -> list[MPI.Request]:
         return [self.listen, *(channel.listen for channel in self.enclosing)]
 
+    def _wait_a_while(
+        self, watched: list[MPI.Request], status: MPI.Status | None = None
+    ) -> int:
+        """Wait as ``Waitany`` does, but not for long; return -1 if nothing has come."""
+        until = time.perf_counter() + PATIENCE_S
+        while True:
+            place, is_done = self._testany(watched, status)
+            if is_done:
+                return place  # type: ignore[no-any-return]
+            if time.perf_counter() > until:
+                return -1
+            os.sched_yield()
+
+    def _comes_soon(self, requests: Sequence[MPI.Request]) -> bool:
+        """Wait for a while; tell whether one of the requests is done."""
+        until = time.perf_counter() + PATIENCE_S
+        while not any(map(self._is_over, requests)):
+            if time.perf_counter() > until:
+                return False
+            os.sched_yield()
+        return True
+
     def _look_for_one(self, awaited: Awaited | None, operation: str) -> None:
         self._look(() if awaited is None else (awaited,))
         self._give_up_if_failed([], operation)
@@ -275,9 +308,9 @@ class Waits(Lane):
         outermost = self.enclosing[-1] if self.enclosing else self
         return outermost.standing.is_active  # type: ignore[no-any-return]
 
-    def _look(self, place: Place) -> None:
+    def _look(self, place: Place, *, tells: bool = True) -> None:
         if self._looks():
-            (self, *self.enclosing)[-1].look(self, place)
+            (self, *self.enclosing)[-1].look(self, place, tells=tells)
 
     def _give_up_if_failed(self, abandoned: Sequence[object], operation: str) -> None:
         # Receives and sends are given up for any failure: it woke the peer too.
