@@ -22,8 +22,8 @@ from allraise.chains import is_of_mpi
 from allraise.lane import LEAKED
 from allraise.plain import begin_gate
 from allraise.polling import be_as_deep
+from allraise.several import WaitsForSeveral
 from allraise.signals import MAX_TRIES, ROOMS, room_on_the_stack, take_room_back
-from allraise.waits import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from allraise.gates import Gates
 
 
-class Passage(Waits):
+class Passage(WaitsForSeveral):
     """Waiting that knows gates too. Collective over `private`."""
 
     def pass_gate(  # noqa: C901, PLR0912, PLR0915 one piece, as signals may come with each call

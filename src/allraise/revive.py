@@ -26,6 +26,7 @@ _LANE: Final = frozenset(
         "objects",
         "pending",
         "ulfm",
+        "several",
         "waits",
     )
 )

@@ -30,7 +30,7 @@ LEVELS: tuple[tuple[int, frozenset[str]], ...] = tuple(
         (0, "moving"),
         (0, "slots"),
         (0, "objects scalars messaging probing waits"),
-        (0, "trees broadcast"),
+        (0, "trees broadcast several"),
         (0, "bodies passage methods"),
         (0, "interruptible"),
         (0, "channel"),
