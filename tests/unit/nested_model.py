@@ -146,6 +146,8 @@ class Rank:
         self.open: list[tuple[Side, tuple[Side, ...]]] = []
         self.made: Counter = Counter()
         self.log: list[Any] = []
+        self.would_tell = False  # where it stands, when it has waited for a while
+        self.is_late = False  # it has
 
     # -- the program -----------------------------------------------------------
 
@@ -505,6 +507,11 @@ class Rank:
         if self.is_over(root):
             self.announce(root)  # it enters nothing more
             return
+        # Only where it has waited for a while, which may be for ever.
+        self.would_tell = not self.is_late
+        if self.would_tell:
+            return
+        self.is_late = False
         waits_for = any(
             rank != self.rank and rank in gate.members and stand.is_before(gate)
             for gate in self.path(waits)
@@ -679,16 +686,26 @@ def simulate(program: nested.Program, seed: int, rules: Rules) -> list[Rank]:
     ranks = [Rank(r, world, program, rules) for r in range(program.size)]
     running = {rank: rank.run() for rank in ranks}
     waits = dict.fromkeys(ranks, lambda: True)
+    told: set[Rank] = set()  # that wait, and have told so since something happened
     # Slow messages and slow ranks, in different proportion in each run.
     eagerness = rng.choice((0.05, 0.3, 0.7))
     while running:
         ready = [rank for rank in running if waits[rank]()]
         if world.flying and (not ready or rng.random() < eagerness):
             world.arrive()
+            told.clear()
             continue
-        if not ready:
-            raise Deadlock(f"{[rank.rank for rank in running]} wait for ever")
-        rank = rng.choice(ready)
+        if ready:
+            rank = rng.choice(ready)
+            told.clear()
+        else:
+            late = [rank for rank in running if rank.would_tell and rank not in told]
+            if not late:
+                raise Deadlock(f"{[rank.rank for rank in running]} wait for ever")
+            rank = rng.choice(late)
+            rank.is_late = True
+            told.add(rank)
+        rank.would_tell = False
         try:
             waits[rank] = next(running[rank])
         except StopIteration:
