@@ -57,18 +57,11 @@ def note_received(request: Any, status: MPI.Status | None = None) -> None:
     if awaited is None:
         return
     request.awaited = None
-    tally, kind, source, _ = awaited
+    tally, kind, source = awaited
     if kind == TO_RECEIVE:
         if source < 0 and status is not None:
             source = status.source
-        tally.received[source] += 1
-
-
-def has_come(request: MPI.Request, status: MPI.Status | None) -> bool:
-    """Tell whether a request is done, of whatever class: ours look elsewhere, too."""
-    from mpi4py import MPI
-
-    return MPI.Request.Test(request, status)
+        tally.received[int(source)] += 1
 
 
 def awaited_of(requests: Sequence[MPI.Request]) -> tuple[Awaited, ...]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from allraise.inside import revoked, within
 from allraise.lane import LEAKED
 from allraise.nesting import depth_outside, open_sides, outermost, watch_nothing
-from allraise.places import entered, gates_at, open_to_all, way_out
+from allraise.places import entered, gates_at, way_out
 from allraise.polling import way_to
 from allraise.standing import Gate, Stand, never_open
 
@@ -233,5 +233,4 @@ def _stand(
         for side in sides
         if side is not root and side.beacon.failed and side.gates is not None
     )
-    failed += open_to_all(all_gates)
     return Stand(bool(gates), path, counts, is_at_end=False, failed=failed)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from allraise.lane import LEAKED
-from allraise.tally import LATEST, TO_RECEIVE, TO_SEND
+from allraise.tally import TO_RECEIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,31 +62,22 @@ class Messaging:
         channel, tally = self._begin(operation), self.tally
         try:
             request = start(data, dest, tag)
-            tally.sent[dest] += 1  # while it is under way
-            if tally.tags.get(dest) != tag:
-                tally.note_tag(dest, tag)
-            awaited = tally, TO_SEND, dest, LATEST
-            channel.wait(request, operation, None, awaited)
+            tally.sent[int(dest)] += 1  # while it is under way
         except BaseException:
-            tally.sent[dest] += 1  # perhaps twice: on the safe side
+            tally.note_sent(dest)
             raise
-
-    def _count(self, dest: int, tag: int) -> None:
-        tally = self.tally
-        tally.sent[dest] += 1
-        if tally.tags.get(dest) != tag:
-            tally.note_tag(dest, tag)
+        channel.wait(request, operation)
 
     # Buffered ones wait for nobody, but the message may outlive a region that fails.
 
     def Bsend(self, buf: Any, dest: int, tag: int = 0) -> None:
         self._begin("Bsend")
-        self._count(dest, tag)
+        self.tally.note_sent(dest)
         self.plain.Bsend(buf, dest, tag)
 
     def bsend(self, obj: Any, dest: int, tag: int = 0) -> None:
         self._begin("bsend")
-        self._count(dest, tag)
+        self.tally.note_sent(dest)
         self.plain.bsend(obj, dest, tag)
 
     # -- receiving -------------------------------------------------------------------
@@ -98,15 +89,11 @@ class Messaging:
         tag: int | None = None,
         status: Any = None,
     ) -> None:
-        channel = self._begin("Recv")
+        channel, tally = self._begin("Recv"), self.tally
         source, tag = self._any(source, tag)
         request = self.plain.Irecv(buf, source, tag)
-        tally = self.tally
-        tally.asked[source] += 1
-        if source < 0 and status is None:
-            status = self._mpi.Status()  # to know from whom it came
-        channel.wait(request, "Recv", status, (tally, TO_RECEIVE, source, LATEST))
-        tally.received[source if source >= 0 else status.source] += 1
+        channel.wait(request, "Recv", status, (tally, TO_RECEIVE, source))
+        tally.received[int(source)] += 1
 
     def recv(
         self,
@@ -162,21 +149,15 @@ class Messaging:
         is_done = channel.is_done
         try:
             send = plain.Isend(out, dest, sendtag)
-            tally.asked[source] += 1  # while they are under way
-            tally.sent[dest] += 1
-            if tally.tags.get(dest) != sendtag:
-                tally.note_tag(dest, sendtag)
-            if source < 0 and status is None:
-                status = self._mpi.Status()  # to know from whom it came
+            tally.sent[int(dest)] += 1  # while they are under way
             if status is not None or not is_done(receive):
-                awaited = tally, TO_RECEIVE, source, LATEST
+                awaited = tally, TO_RECEIVE, source
                 channel.wait(receive, operation, status, awaited)
-            tally.received[source if source >= 0 else status.source] += 1
+            tally.received[int(source)] += 1
             if not is_done(send):
-                channel.wait(send, operation, None, (tally, TO_SEND, dest, LATEST))
+                channel.wait(send, operation)
         except BaseException:
-            tally.asked[source] += 1  # perhaps twice: on the safe side
-            tally.sent[dest] += 1
+            tally.note_sent(dest)
             LEAKED.extend((receive, send))
             raise
 
@@ -191,11 +172,11 @@ class Messaging:
         status: Any = None,
     ) -> Any:
         channel, tally = self._begin("sendrecv"), self.tally
-        self._count(dest, sendtag)
+        tally.note_sent(dest)
         send = self.plain.isend(sendobj, dest, sendtag)
         try:
             received = self._receive_object("sendrecv", source, recvtag, status)
-            channel.wait(send, "sendrecv", None, (tally, TO_SEND, dest, LATEST))
+            channel.wait(send, "sendrecv")
         except BaseException:
             LEAKED.append(send)
             raise

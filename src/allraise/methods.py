@@ -15,7 +15,7 @@ from allraise.calls import LOOKS, at_gate, look_at_init
 from allraise.kinds import mpi
 from allraise.plain import Broadcast, Gated
 from allraise.signals import signals_held_back
-from allraise.tally import ANYBODY, LATEST, MANY, TO_MEET, TO_RECEIVE, TO_SEND
+from allraise.tally import ANYBODY, MANY, TO_MEET, TO_RECEIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,42 +110,27 @@ def _starting(base: type, name: str) -> Any:
 def _counting(name: str) -> Callable[[Tally, Any, Any], Awaited | None]:
     """Return what counts what is about to be started, and tells what is awaited then."""
     to, of = operations.DEST.get(name), operations.SOURCE.get(name)
-    # Of a persistent one it is not known when it is started, and of both in one which
-    # of the two it is that is waited for.
-    is_known = not name.endswith("_init") and (to is None or of is None)
     n = MANY if name.endswith("_init") else 1
 
-    def send(tally: Tally, args: Any, kwargs: Any) -> Awaited | None:
-        dest = _given(args, kwargs, to, "dest")
-        tag = _given(args, kwargs, to + 1, "tag" if of is None else "sendtag", 0)  # type: ignore[operator]
-        number = tally.sent[dest] + n
-        tally.sent[dest] = number
-        if tally.tags.get(dest) != tag:
-            tally.note_tag(dest, tag)
-        return (tally, TO_SEND, dest, number) if is_known else None
+    def send(tally: Tally, args: Any, kwargs: Any) -> None:
+        tally.note_sent(args[to] if len(args) > to else kwargs.get("dest"), n)  # type: ignore[operator]
 
-    def receive(tally: Tally, args: Any, kwargs: Any) -> Awaited | None:
-        source = _given(args, kwargs, of, "source", ANYBODY)
-        tally.asked[source] += n
-        return (tally, TO_RECEIVE, source, LATEST) if is_known else None
-
-    def exchange(tally: Tally, args: Any, kwargs: Any) -> None:
-        send(tally, args, kwargs)
-        receive(tally, args, kwargs)
+    def receive(tally: Tally, args: Any, kwargs: Any) -> Awaited:
+        source = args[of] if len(args) > of else kwargs.get("source", ANYBODY)  # type: ignore[operator]
+        return tally, TO_RECEIVE, source
 
     def meet(tally: Tally, _args: Any, _kwargs: Any) -> Awaited:
         tally.begun += 1
-        return tally, TO_MEET, 0, tally.begun
+        return tally, TO_MEET, tally.begun
 
-    if to is None:
-        return meet if of is None else receive
-    return send if of is None else exchange
+    def nothing(_tally: Tally, _args: Any, _kwargs: Any) -> None:
+        """Count nothing: it is not known when it is started."""
 
-
-def _given(
-    args: Any, kwargs: Any, place: int | None, name: str, default: Any = None
-) -> Any:
-    return args[place] if len(args) > place else kwargs.get(name, default)  # type: ignore[operator]
+    if to is not None:  # also of those that receive, too: which is waited for?
+        return send
+    if name in {"Recv_init", "Precv_init"}:
+        return nothing
+    return meet if of is None else receive
 
 
 def _deriving(name: str) -> Any:

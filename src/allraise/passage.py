@@ -75,11 +75,10 @@ class Passage(WaitsForSeveral):
                     if not self._waitany(watched):
                         return late
                 elif not watched:
-                    wait = self._waitany
+                    looks = False
                     if self.standing.is_active or self.enclosing:
+                        looks = self._looks()
                         self._look(gates, tells=False)
-                        if self._looks():
-                            wait = self._wait_a_while
                     if self.failed or self.enclosing:
                         self._tell_if_over(gates)
                         by = self._closed_by(gates)
@@ -93,7 +92,7 @@ class Passage(WaitsForSeveral):
                     if begin_gate(start, watched):
                         return None
                     watched += listens
-                    if not wait(watched):
+                    if not looks and not self._waitany(watched):
                         return None
                 if late is not None and (n_tries > MAX_TRIES or is_of_mpi(late)):
                     break
@@ -149,8 +148,14 @@ class Passage(WaitsForSeveral):
             for channel in (self, *self.enclosing):
                 channel.hear()
             self._tell_if_over(gates)
-            self._look(gates)
+            self._look(gates, tells=False)
             closed = self._closed_by(gates)
+            if closed < 0 and self._looks():
+                i = self._wait_a_while(watched)
+                if i >= 0:
+                    continue
+                self._look(gates)
+                closed = self._closed_by(gates)
             if closed >= 0:
                 return closed
             if not self._waitany(watched):

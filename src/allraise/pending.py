@@ -102,8 +102,7 @@ class Waiting:
     def Wait(self, status: MPI.Status | None = None) -> bool:
         from mpi4py import MPI
 
-        awaited = self.awaited
-        self._ready("Wait").wait(self, "Wait", status, awaited)  # type: ignore[arg-type]
+        self._ready("Wait").wait(self, "Wait", status, self.awaited)  # type: ignore[arg-type]
         self._done(status)
         if not self:  # type: ignore[truthy-bool] # done unseen by mpi4py, see `direct`
             MPI.Request.Test(self)  # type: ignore[arg-type] # it lets go of the buffer
@@ -138,6 +137,14 @@ class Waiting:
         else:
             channel.poll("test")
         return result
+
+    def Cancel(self) -> None:
+        from mpi4py import MPI
+
+        self.awaited = None  # what is cancelled is not received
+        MPI.Request.Cancel(self)  # type: ignore[arg-type]
+
+    cancel = Cancel
 
     def Get_status(self, status: MPI.Status | None = None) -> bool:
         from mpi4py import MPI
@@ -271,7 +278,7 @@ def adopt(
         channel: does the waiting.
         buffers: kept with it: mpi4py 4.1 does not hold those of nonblocking and
             persistent collectives.
-        awaited: what is waited for, where that is known.
+        awaited: what is waited for, if that is known.
     """
     from mpi4py import MPI
 

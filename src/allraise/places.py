@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from allraise.gates import Gates
 from allraise.nesting import contains, open_sides
 from allraise.standing import Gate
-from allraise.tally import ANYBODY, TO_MEET, TO_SEND
+from allraise.tally import TO_MEET
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -75,23 +75,16 @@ def gates_at(channel: Waits, place: Place) -> tuple[Gate, ...]:
 def _gates_of(
     root: Private, place: Sequence[Awaited], around: tuple[tuple[int, int], ...]
 ) -> tuple[Gate, ...]:
-    """Return the gates of what is awaited; none where one is not known to be closed."""
+    """Return the gates of what is awaited, but for what may come from anybody."""
     found = []
-    for tally, kind, rank, number in place:
-        if (
-            not tally.comm
-            or rank < 0
-            or (kind == TO_SEND and not tally.has_order(rank))
-        ):
-            return ()  # freed, from anybody, or in whatever order
+    for tally, kind, what in place:
+        if not tally.comm or what < 0:
+            continue  # freed, or from anybody
         members = _members_in(root, tally.comm.group)
+        ident, number = tally.gate(kind, int(what))
         if kind != TO_MEET:
-            members = [members[rank]]
-        ident, n = tally.gate(kind, rank, number)
-        closing = around
-        if kind == TO_SEND:
-            closing += ((tally.name(TO_SEND, ANYBODY, rank), 1),)
-        found.append(Gate(ident, n, frozenset(members), closing, gives_way=True))
+            members = [members[int(what)]]
+        found.append(Gate(ident, number, frozenset(members), around, gives_way=True))
     return tuple(found)
 
 
@@ -106,19 +99,6 @@ def entered(all_gates: Iterable[Gates | None]) -> dict[int, int]:
             if tally.comm:
                 counts |= tally.counts()
     return counts
-
-
-def open_to_all(all_gates: Iterable[Gates]) -> tuple[tuple[int, int], ...]:
-    """Return what opens the gates of all who send to this rank, as failures do.
-
-    It has asked for messages from anybody: to count for each would be a long list.
-    """
-    return tuple(
-        (tally.name(TO_SEND, ANYBODY, tally.comm.rank), 1)
-        for gates in all_gates
-        for tally in gates.tallies
-        if tally.comm and tally.asks_anybody()
-    )
 
 
 def _around(

@@ -34,6 +34,7 @@ _LOOK_BEFORE: Final = range(N_LOOKS)
 # For each way to wait the way to look, whether something was found, and what the
 # former would have returned then.
 _LOOKS: Final[dict[str, tuple[str, Callable[[Any], bool], Callable[[Any], Any]]]] = {
+    "Waitany": ("Testany", lambda found: found[1], lambda found: found[0]),
     "waitany": ("testany", lambda found: found[1], lambda found: (found[0], found[2])),
     "Waitsome": ("Testsome", lambda found: found != [], lambda found: found),
     "waitsome": ("testsome", lambda found: found[0] != [], lambda found: found),
@@ -52,16 +53,25 @@ def way_to(name: str) -> Callable[..., Any]:
         return getattr(MPI.Request, name)  # type: ignore[no-any-return]
     if name == "Waitany":
         return _yielding_any(MPI.Request.Testany)
-    look, *of_found = _LOOKS[name]
-    return _yielding(getattr(MPI.Request, look), *of_found)
+    return _yielding(*way_to_look(name))
 
 
 @cache
-def way_to_look() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return mpi4py's ``Testany``, and ``Get_status``. Not collective."""
+def way_to_look(
+    name: str,
+) -> tuple[Callable[..., Any], Callable[[Any], bool], Callable[[Any], Any]]:
+    """Return how to look whether what mpi4py's ``Waitany`` and so on wait for is there.
+
+    Not collective.
+
+    Returns:
+        The look; whether something was found, of what it returns; and what the wait
+        would have returned then.
+    """
     from mpi4py import MPI
 
-    return MPI.Request.Testany, MPI.Request.Get_status
+    look, *of_found = _LOOKS[name]
+    return getattr(MPI.Request, look), *of_found
 
 
 def _yields() -> bool:

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from allraise import pending
-from allraise.tally import LATEST, TO_RECEIVE
+from allraise.tally import TO_RECEIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ class Probing:
         source, tag = self._any(source, tag)
         probe = self.plain.Improbe
         message = self._until(probe, channel, "Mprobe", source, tag, status)
-        self.tally.received[source if status is None else status.source] += 1
+        self._note_received(source, status)
         return pending.adopt_message(message, channel)
 
     def mprobe(
@@ -62,7 +62,7 @@ class Probing:
         source, tag = self._any(source, tag)
         probe = self.plain.improbe  # keeps the buffer for recv()
         message = self._until(probe, channel, "mprobe", source, tag, status)
-        self.tally.received[source if status is None else status.source] += 1
+        self._note_received(source, status)
         return pending.adopt_message(message, channel)
 
     # A loop of these is a wait too: they look at the channel where they find nothing.
@@ -102,8 +102,7 @@ class Probing:
         if message is None:
             channel.poll(operation)
             return None
-        self.tally.asked[source] += 1
-        self.tally.received[source if status is None else status.source] += 1
+        self._note_received(source, status)
         return pending.adopt_message(message, channel)
 
     def _any(self, source: int | None, tag: int | None) -> tuple[int, int]:
@@ -126,18 +125,23 @@ class Probing:
     ) -> Any:
         """Repeat a probe until it finds a message, or raise the interruption."""
         args = source, *rest
-        self.tally.asked[source] += 1
         found = probe(*args)
         if found:
             return found
         spun = time.perf_counter() + SPIN_S
-        awaited = None
+        has_looked = False
         while not found:
-            channel.poll(operation, awaited)
+            heard = channel.poll(operation)
             if time.perf_counter() < spun:
                 os.sched_yield()
             else:
-                awaited = self.tally, TO_RECEIVE, source, LATEST
+                if heard or not has_looked:
+                    awaited = self.tally, TO_RECEIVE, source
+                    channel.look_for_one(awaited, operation)
+                    has_looked = True
                 time.sleep(NAP_S)
             found = probe(*args)
         return found
+
+    def _note_received(self, source: int, status: Any) -> None:
+        self.tally.received[int(source if status is None else status.source)] += 1

@@ -14,8 +14,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from allraise.completions import awaited_of
-from allraise.polling import way_to
+from allraise.completions import awaited_of, note_received
+from allraise.polling import way_to, way_to_look
 from allraise.waits import PATIENCE_S, Waits
 
 if TYPE_CHECKING:
@@ -36,17 +36,14 @@ class WaitsForSeveral(Waits):
     ) -> Any:
         """Do what `waitany` does (``Waitany`` or ``waitany``), or raise."""
         self._give_up_if_failed(requests, operation)
-        watched = [*requests, *self._listens()]
-        wait = way_to(waitany.__name__)
-        if self._looks() and not self._comes_soon(requests):
-            self._look_for(requests, operation)
+        name = waitany.__name__
         while True:
-            result = wait(watched, status)
+            result = self._next_of(name, requests, status, operation, for_all=False)
             i = result[0] if isinstance(result, tuple) else result
             if i < len(requests):
                 return result
             (self, *self.enclosing)[i - len(requests)].read()
-            self._look_for(requests, operation)
+            self._give_up_if_failed(requests, operation)
 
     def wait_some(
         self,
@@ -71,12 +68,9 @@ class WaitsForSeveral(Waits):
             object where `waitsome` is the lowercase one.
         """
         self._give_up_if_failed(requests, operation)
-        watched = [*requests, *self._listens()]
-        wait = way_to(waitsome.__name__)
-        if self._looks() and not self._comes_soon(requests):
-            self._look_for(requests, operation, for_all=for_all)
+        name = waitsome.__name__
         while True:
-            result = wait(watched, statuses)
+            result = self._next_of(name, requests, statuses, operation, for_all=for_all)
             places, objects = result if isinstance(result, tuple) else (result, None)
             done = []
             for k, i in enumerate(places):
@@ -86,7 +80,7 @@ class WaitsForSeveral(Waits):
                     (self, *self.enclosing)[i - len(requests)].read()
             if done:
                 return done
-            self._look_for(requests, operation, for_all=for_all)
+            self._give_up_if_failed(requests, operation)
 
     def wait_all(
         self,
@@ -117,21 +111,36 @@ class WaitsForSeveral(Waits):
                 waitsome, requests, operation, [], for_all=True
             ):
                 done[i] = (status, obj)
+                note_received(requests[i], status)
 
-    def _comes_soon(self, requests: Sequence[MPI.Request]) -> bool:
-        """Wait for a while; tell whether one of the requests is done."""
-        until = time.perf_counter() + PATIENCE_S
-        while not any(map(self._is_over, requests)):
-            if time.perf_counter() > until:
-                return False
-            os.sched_yield()
-        return True
+    def _next_of(
+        self,
+        name: str,
+        requests: Sequence[MPI.Request],
+        status: Any,
+        operation: str,
+        *,
+        for_all: bool,
+    ) -> Any:
+        """Wait for the first of these and of messages of peers.
+
+        And tell where this rank stands, if that takes long.
+        """
+        watched = [*requests, *self._listens()]
+        if self._looks():
+            look, is_found, result_of = way_to_look(name)
+            until = time.perf_counter() + PATIENCE_S
+            while time.perf_counter() < until:
+                if is_found(found := look(watched, status)):
+                    return result_of(found)
+                os.sched_yield()
+            self._look_for(requests, operation, for_all=for_all)
+        return way_to(name)(watched, status)
 
     def _look_for(
-        self, requests: Sequence[MPI.Request], operation: str, *, for_all: bool = False
+        self, requests: Sequence[MPI.Request], operation: str, *, for_all: bool
     ) -> None:
         """Look where this rank stands, and give up if it must."""
-        if self._looks():
-            # Of several, any may come.
-            self._look(awaited_of(requests) if for_all or len(requests) == 1 else ())
+        # Of several, any may come.
+        self._look(awaited_of(requests) if for_all or len(requests) == 1 else ())
         self._give_up_if_failed(requests, operation)

@@ -62,6 +62,14 @@ class Stand(NamedTuple):
             for outer, n_around in gate.around
         )
 
+    @property
+    def n_awaited(self) -> int:
+        """At how many of the gates it waits: one, or for several messages at once."""
+        n = 0
+        while n < len(self.gates) and self.gates[n].gives_way:
+            n += 1
+        return max(n, 1) if self.is_waiting else 0
+
     def comes_to(self, gate: Gate, closed: set[Gate]) -> bool:
         """Whether the rank comes to a gate if those others never open."""
         if self.is_at_end:
@@ -72,7 +80,7 @@ class Stand(NamedTuple):
         elif gate.ident in idents:
             n_before = idents.index(gate.ident)
         else:
-            n_before = int(self.is_waiting)
+            n_before = self.n_awaited
         return closed.isdisjoint(self.gates[:n_before])
 
 
@@ -83,12 +91,14 @@ def never_open(stands: Mapping[int, Stand]) -> set[Gate]:
     or to have told that they do not.
     """
     closed = {gate for stand in stands.values() for gate in stand.gates}
+    failed = frozenset(pair for stand in stands.values() for pair in stand.failed)
+    of_all = Stand(is_waiting=False, gates=(), counts={}, failed=tuple(failed))
     while True:
         opens = set()
         for gate in closed:
             known = [stands[rank] for rank in gate.members if rank in stands]
             missing = [stand for stand in known if stand.is_before(gate)]
-            tell = stands.values() if gate.gives_way else missing
+            tell = [of_all] if gate.gives_way else missing
             if any(stand.closes(gate) for stand in tell) or all(
                 stand.comes_to(gate, closed) for stand in missing
             ):

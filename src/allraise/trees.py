@@ -21,10 +21,12 @@ from allraise.kinds import mpi, rank_of
 from allraise.lane import LEAKED
 from allraise.objects import as_bytes, dumps, loads
 from allraise.scalars import reduce_numbers
-from allraise.tally import LATEST, TO_RECEIVE, TO_SEND
+from allraise.tally import TO_RECEIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from allraise.tally import Awaited
 
     Op = Callable[[Any, Any], Any]
 
@@ -129,7 +131,7 @@ class Link:
 
     def send_bytes(self, data: Any, rank: int) -> None:
         """Send a pickled object."""
-        self._wait(self._start(data, rank), TO_SEND, rank)
+        self._wait(self._start(data, rank))
 
     def recv(self, rank: int) -> Any:
         """Receive an object."""
@@ -147,9 +149,8 @@ class Link:
         return into
 
     def _receive(self, into: bytearray, rank: int, tag: int) -> None:
-        self.tally.asked[rank] += 1
         request = self.hidden.Irecv(as_bytes(into), rank, tag)
-        self._wait([request], TO_RECEIVE, rank)
+        self._wait([request], (self.tally, TO_RECEIVE, rank))
         self.tally.received[rank] += 1
 
     def exchange(self, obj: Any, rank: int) -> Any:
@@ -160,11 +161,10 @@ class Link:
         except BaseException:
             LEAKED.extend(sends)
             raise
-        self._wait(sends, TO_SEND, rank)
+        self._wait(sends)
         return theirs
 
-    def _wait(self, requests: list[Any], kind: int, rank: int) -> None:
-        awaited = self.tally, kind, rank, LATEST  # of two messages the first is small
+    def _wait(self, requests: list[Any], awaited: Awaited | None = None) -> None:
         try:
             for request in requests:
                 self.channel.wait(request, self.operation, None, awaited)
@@ -175,9 +175,7 @@ class Link:
     def _start(self, data: Any, rank: int) -> list[Any]:
         n = len(data)
         head = n.to_bytes(WORD, "little")
-        # As if with one tag: their order is known.
         self.tally.sent[rank] += 1 if n <= INLINE else 2
-        self.tally.tags[rank] = 0
         if n <= INLINE:
             return [self.hidden.Isend(as_bytes(b"".join((head, data))), rank, 0)]
         return [

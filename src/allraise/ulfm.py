@@ -239,12 +239,14 @@ class RevokeChannel(Lane):
         """Do nothing but look: the collective itself can be woken."""
         self.raise_if_failed(operation)
 
-    def hear(self) -> None:
+    def hear(self) -> bool:
         """Do nothing: a revoke is not told, it is found. Not collective."""
+        return False
 
-    def poll(self, operation: str, awaited: Awaited | None = None) -> None:  # noqa: ARG002
+    def poll(self, operation: str) -> bool:
         """Look once whether a peer has failed, and raise if so."""
         self.raise_if_failed(operation)
+        return False
 
     def relay_until(self, request: MPI.Request) -> None:
         """Wait for a request; there is nothing to pass on."""

@@ -17,7 +17,6 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from allraise.completions import has_come
 from allraise.direct import look
 from allraise.gates import Announced, Gates
 from allraise.lane import LEAKED, Lane
@@ -70,9 +69,9 @@ class Beside:
         """Take in what was received, and pass it on."""
         self._channel.read()
 
-    def hear(self) -> None:
-        """Take in what peers have told so far."""
-        self._channel.hear()
+    def hear(self) -> bool:
+        """Take in what peers have told so far, if anything."""
+        return self._channel.hear()
 
 
 class Waits(Lane):
@@ -102,7 +101,7 @@ class Waits(Lane):
         #: looks where this rank stands, and waits for what
         self.look: Callable[..., None] = _never_look
         self._waitany = way_to("Waitany")
-        self._testany, self._is_over = way_to_look()
+        self._testany = way_to_look("Waitany")[0]
         #: tells whether a request is done, after a few looks
         self.is_done = look()
 
@@ -130,35 +129,34 @@ class Waits(Lane):
             watched = [request, self.listen]
             if self.enclosing:
                 watched += [channel.listen for channel in self.enclosing]
-            if (self.standing.is_active or self.enclosing) and self._looks():
-                i = self._wait_a_while(watched, status)
-                if i == 0:
-                    return
-                if i > 0:
-                    (self, *self.enclosing)[i - 1].read()
-                self._look_for_one(awaited, operation)
-            while i := self._waitany(watched, status):
+            while i := (
+                self._next(watched, status, awaited, operation)
+                if self.standing.is_active or self.enclosing
+                else self._waitany(watched, status)
+            ):
                 (self, *self.enclosing)[i - 1].read()
-                # What came before the message is not waited for any more.
-                if self._looks() and has_come(request, status):
-                    return
-                self._look_for_one(awaited, operation)
+                self._give_up_if_failed([], operation)
         except BaseException:  # a signal's handler may raise as well
             LEAKED.append(request)
             raise
 
-    def hear(self) -> None:
-        """Take in what peers have told so far. Not collective, never waits."""
+    def hear(self) -> bool:
+        """Take in what peers have told so far, if anything. Never waits."""
+        heard = False
         while self.listen.Test():
+            heard = True
             self.read()
+        return heard
 
-    def poll(self, operation: str, awaited: Awaited | None = None) -> None:
-        """Look once whether a peer has failed, and raise if so."""
-        for channel in (self, *self.enclosing):
-            channel.hear()
-        if awaited is not None:
-            self._look((awaited,))
+    def poll(self, operation: str) -> bool:
+        """Look once whether a peer has failed, and raise if so.
+
+        Returns:
+            Whether a peer had something to tell.
+        """
+        heard = [channel.hear() for channel in (self, *self.enclosing)]
         self.raise_if_failed(operation)
+        return any(heard)
 
     def relay_until(self, request: MPI.Request) -> None:
         """Wait for a request, passing on what is heard; never interrupted.
@@ -176,6 +174,20 @@ class Waits(Lane):
     def _listens(self) -> list[MPI.Request]:
         return [self.listen, *(channel.listen for channel in self.enclosing)]
 
+    def _next(
+        self,
+        watched: list[MPI.Request],
+        status: MPI.Status | None,
+        awaited: Awaited | None,
+        operation: str,
+    ) -> int:
+        """Wait as ``Waitany`` does, and tell where this rank stands if it takes long."""
+        i = self._wait_a_while(watched, status) if self._looks() else -1
+        if i < 0:
+            self.look_for_one(awaited, operation)
+            i = self._waitany(watched, status)
+        return i
+
     def _wait_a_while(
         self, watched: list[MPI.Request], status: MPI.Status | None = None
     ) -> int:
@@ -189,7 +201,8 @@ class Waits(Lane):
                 return -1
             os.sched_yield()
 
-    def _look_for_one(self, awaited: Awaited | None, operation: str) -> None:
+    def look_for_one(self, awaited: Awaited | None, operation: str) -> None:
+        """Look where this rank stands, and give up if it must. Not collective."""
         self._look(() if awaited is None else (awaited,))
         self._give_up_if_failed([], operation)
 

@@ -54,6 +54,7 @@ class Rules:
     ends: bool = True  # who skips something tells so at the end of that
     doors: bool = True  # agreements on the outermost, further in, are waited for
     messages: bool = True  # who waits for one tells so, and how many were sent
+    gone: bool = True  # who is at an agreement of what has failed tells so
 
 
 class Side:
@@ -332,6 +333,7 @@ class Rank:
             if side is not self.root():
                 gate = (self.gate_of(side, side.gates),)
                 self.stand(gate)
+            self.tell_if_over(side)
             self.give_up_if_closed(side, side.gates)
         number = self.world.counts[side.name, self.rank]
         slot = self.world.bring(self.rank, side.name, (listens, value))
@@ -342,6 +344,7 @@ class Rank:
                 yield lambda: self.has_news(side) or len(slot) == len(side.group)
                 if len(slot) < len(side.group):
                     self.hear(side)
+                    self.tell_if_over(side)
                     if gate:
                         self.stand(gate)
                     self.give_up_if_closed(side, side.gates)
@@ -425,6 +428,11 @@ class Rank:
             closed = [s for s in (side, *closed) if s.closes(gates)]
         if closed:
             self.give_up(side)
+
+    def tell_if_over(self, side):
+        """Tell that this rank, at an agreement here, enters nothing within."""
+        if self.rules.gone and self.has_failed_around(side):
+            self.announce(side)
 
     def give_up(self, side):
         failed = [s for s in side.watched if self.has_failed_around(s)]

@@ -25,9 +25,18 @@ def both(comm):
 
 
 def large(comm):
+    """Wait for a message, and for the receiver of one."""
     receive = comm.Irecv(bytearray(LARGE), BEFORE)
-    comm.Send(bytearray(LARGE), AFTER)
-    receive.Wait()
+    comm.Waitall([comm.Isend(bytearray(LARGE), AFTER), receive])
+
+
+def twice(comm):
+    """Wait for two messages of a rank, of which one comes, and for what is done."""
+    first, second = (comm.Irecv(into, BEFORE) for _ in range(2))
+    sent = comm.Isend(word, AFTER)
+    sent.Wait()
+    comm.Send(word, AFTER)
+    comm.Waitall([first, second, sent])
 
 
 def matched(comm):
@@ -51,7 +60,8 @@ WAYS = {
     "Waitall": lambda comm: comm.Waitall(both(comm)),
     "Probe": probed,
     "mprobe": matched,
-    "Send": large,
+    "Waitall large": large,
+    "Waitall twice": twice,
     "scan": lambda comm: comm.scan("text"),
     "reduce": lambda comm: comm.reduce("text", root=SIZE - 1),
     "Iallreduce": lambda comm: comm.Iallreduce(word, array("q", [0])).Wait(),
@@ -70,6 +80,8 @@ def waits_for_ever(way, *, is_dealt_with):
             try:
                 with allraise.guard(half, "half"):
                     if ME == 0:
+                        if way == "Waitall twice":  # one of the two
+                            g.comm.Send(word, AFTER)
                         raise OSError
                     WAYS[way](g.comm)
             except allraise.CheckpointException:
