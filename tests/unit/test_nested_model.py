@@ -81,7 +81,7 @@ def test_without_one_of_its_rules_the_protocol_fails(rule, first):
 
 @pytest.mark.parametrize(
     ("rule", "first"),
-    [("standing", 0), ("ends", 0), ("doors", 0), ("messages", 0), ("gone", 1700)],
+    [("standing", 0), ("ends", 900), ("doors", 0), ("messages", 0), ("gone", 1700)],
 )
 def test_groups_that_overlap_need_rules_of_their_own(rule, first):
     rules = dataclasses.replace(Rules(), **{rule: False})
