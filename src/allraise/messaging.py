@@ -114,9 +114,26 @@ class Messaging:
         recvtag: int | None = None,
         status: Any = None,
     ) -> None:
-        self._exchange(
-            "Sendrecv", sendbuf, dest, sendtag, recvbuf, source, recvtag, status
-        )
+        channel, tally, plain = self._begin("Sendrecv"), self.tally, self.plain
+        if source is None or recvtag is None:
+            source, recvtag = self._any(source, recvtag)
+        # Not Isendrecv: it came with MPI 4, which Open MPI 4 is not.
+        receive, send = plain.Irecv(recvbuf, source, recvtag), None
+        is_done = channel.is_done
+        try:
+            send = plain.Isend(sendbuf, dest, sendtag)
+            # While they are under way. To call `int` takes longer than to look.
+            tally.sent[dest if type(dest) is int else int(dest)] += 1
+            if status is not None or not is_done(receive):
+                awaited = tally, TO_RECEIVE, source
+                channel.wait(receive, "Sendrecv", status, awaited)
+            tally.received[source if type(source) is int else int(source)] += 1
+            if not is_done(send):
+                channel.wait(send, "Sendrecv")
+        except BaseException:
+            tally.note_sent(dest)
+            LEAKED.extend((receive, send))
+            raise
 
     def Sendrecv_replace(
         self,
@@ -127,39 +144,7 @@ class Messaging:
         recvtag: int | None = None,
         status: Any = None,
     ) -> None:
-        send, receive = (_copied(buf), dest, sendtag), (buf, source, recvtag)
-        self._exchange("Sendrecv_replace", *send, *receive, status)
-
-    def _exchange(
-        self,
-        operation: str,
-        out: Any,
-        dest: int,
-        sendtag: int,
-        into: Any,
-        source: int | None,
-        recvtag: int | None,
-        status: Any,
-    ) -> None:
-        channel, tally, plain = self._begin(operation), self.tally, self.plain
-        if source is None or recvtag is None:
-            source, recvtag = self._any(source, recvtag)
-        # Not Isendrecv: it came with MPI 4, which Open MPI 4 is not.
-        receive, send = plain.Irecv(into, source, recvtag), None
-        is_done = channel.is_done
-        try:
-            send = plain.Isend(out, dest, sendtag)
-            tally.sent[int(dest)] += 1  # while they are under way
-            if status is not None or not is_done(receive):
-                awaited = tally, TO_RECEIVE, source
-                channel.wait(receive, operation, status, awaited)
-            tally.received[int(source)] += 1
-            if not is_done(send):
-                channel.wait(send, operation)
-        except BaseException:
-            tally.note_sent(dest)
-            LEAKED.extend((receive, send))
-            raise
+        self.Sendrecv(_copied(buf), dest, sendtag, buf, source, recvtag, status)
 
     def sendrecv(
         self,
