@@ -167,10 +167,10 @@ class Channel(Passage):
             for pair in part:
                 message.extend(pair)
             for rank in self._told:
-                # Small enough to leave at once; held until drain() all the same.
                 self._send(message, rank)
 
     def _send(self, message: array[int], rank: int) -> None:
+        # Small enough to leave at once; held until it is seen to have left.
         self._sends.append(self.private.Isend(message, rank, TAG))
         self._n_sent[rank] += 1
         # Where a region goes on after a failure within, there may be many.

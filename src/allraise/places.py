@@ -80,7 +80,9 @@ def _gates_of(
     for tally, kind, what in place:
         if not tally.comm or what < 0:
             continue  # freed, or from anybody
-        members = _members_in(root, tally.comm.group)
+        group = tally.comm.Get_group()
+        members = _members_in(root, group)
+        group.Free()  # a rank may look again and again
         ident, number = tally.gate(kind, int(what))
         if kind != TO_MEET:
             members = [members[int(what)]]
